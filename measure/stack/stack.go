@@ -1,0 +1,190 @@
+// Package stack is the manifest of a boot stack: which firmware, kernel,
+// initrd and command line belong together. The format is documented in
+// docs/spec/stack.md.
+package stack
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/kraudcloud/kattest/internal/strictjson"
+)
+
+// MediaType names this version of the format.
+const MediaType = "application/vnd.kattest.stack.v1+json"
+
+// Names of files in a stack's folder.
+const (
+	Manifest = "stack.json"
+	Firmware = "OVMF.fd"
+	Kernel   = "vmlinuz"
+	Initrd   = "initrd.cpio"
+	Agent    = "cradle-init" // also inside the initrd
+)
+
+// maxManifest bounds stack.json, in bytes.
+const maxManifest = 1 << 20
+
+// Stack is a boot stack's manifest.
+type Stack struct {
+	MediaType string `json:"mediaType"`
+	// Lock is the SHA-256 of the lock file, lower-case hexadecimal.
+	Lock string `json:"lock"`
+	// Cmdline is the kernel command line, without a trailing NUL.
+	Cmdline string `json:"cmdline"`
+	Files   []File `json:"files"`
+}
+
+// File is one file of a stack.
+type File struct {
+	Name   string `json:"name"`
+	Size   int64  `json:"size"`   // bytes
+	SHA256 string `json:"sha256"` // lower-case hexadecimal
+	// Source says what the file was made from.
+	Source string `json:"source"`
+}
+
+var sha256RE = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// Parse reads a manifest and checks its form.
+func Parse(data []byte) (Stack, error) {
+	var s Stack
+	if err := strictjson.Decode(data, &s); err != nil {
+		return Stack{}, fmt.Errorf("stack manifest: %w", err)
+	}
+	if err := s.check(); err != nil {
+		return Stack{}, fmt.Errorf("stack manifest: %w", err)
+	}
+	return s, nil
+}
+
+func (s Stack) check() error {
+	var errs []error
+	if s.MediaType != MediaType {
+		errs = append(errs, fmt.Errorf("mediaType: %q, want %q", s.MediaType, MediaType))
+	}
+	if !sha256RE.MatchString(s.Lock) {
+		errs = append(errs, fmt.Errorf("lock: %q is not a SHA-256", s.Lock))
+	}
+	if strings.ContainsAny(s.Cmdline, "\x00\n") {
+		errs = append(errs, errors.New("cmdline: holds a NUL or a line feed"))
+	}
+	seen := map[string]bool{}
+	for i, f := range s.Files {
+		if f.Name == "" || f.Name != filepath.Base(f.Name) || f.Name == "." || f.Name == ".." || f.Name == Manifest {
+			errs = append(errs, fmt.Errorf("files[%d].name: %q is not a plain file name", i, f.Name))
+		}
+		if seen[f.Name] {
+			errs = append(errs, fmt.Errorf("files[%d].name: %q stands twice", i, f.Name))
+		}
+		seen[f.Name] = true
+		if f.Size < 0 {
+			errs = append(errs, fmt.Errorf("files[%d].size: %d", i, f.Size))
+		}
+		if !sha256RE.MatchString(f.SHA256) {
+			errs = append(errs, fmt.Errorf("files[%d].sha256: %q is not a SHA-256", i, f.SHA256))
+		}
+	}
+	for _, name := range []string{Firmware, Kernel, Initrd} {
+		if !seen[name] {
+			errs = append(errs, fmt.Errorf("files: %s is missing", name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// File returns the entry with that name.
+func (s Stack) File(name string) (File, bool) {
+	for _, f := range s.Files {
+		if f.Name == name {
+			return f, true
+		}
+	}
+	return File{}, false
+}
+
+// Encode returns the manifest as it stands in stack.json.
+func (s Stack) Encode() ([]byte, error) {
+	if err := s.check(); err != nil {
+		return nil, fmt.Errorf("stack manifest: %w", err)
+	}
+	b, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	return append(b, '\n'), nil
+}
+
+// Load reads the manifest of the stack in dir, and checks size and SHA-256 of
+// every file that it names. All that differ are reported together.
+func Load(dir string) (Stack, error) {
+	s, err := Read(dir)
+	if err != nil {
+		return Stack{}, err
+	}
+	var errs []error
+	for _, f := range s.Files {
+		if err := f.verify(dir); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return Stack{}, fmt.Errorf("boot stack %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+// Read reads the manifest of the stack in dir without looking at its files.
+func Read(dir string) (Stack, error) {
+	f, err := os.Open(filepath.Join(dir, Manifest))
+	if err != nil {
+		return Stack{}, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
+	if err != nil {
+		return Stack{}, err
+	}
+	if len(data) > maxManifest {
+		return Stack{}, fmt.Errorf("stack manifest %s: more than %d bytes", f.Name(), maxManifest)
+	}
+	return Parse(data)
+}
+
+// Describe returns the entry for the file name in dir.
+func Describe(dir, name, source string) (File, error) {
+	size, sum, err := digest(filepath.Join(dir, name))
+	return File{Name: name, Size: size, SHA256: sum, Source: source}, err
+}
+
+func (f File) verify(dir string) error {
+	size, sum, err := digest(filepath.Join(dir, f.Name))
+	switch {
+	case err != nil:
+		return err
+	case size != f.Size:
+		return fmt.Errorf("%s: %d bytes, the manifest says %d", f.Name, size, f.Size)
+	case sum != f.SHA256:
+		return fmt.Errorf("%s: SHA-256 %s, the manifest says %s", f.Name, sum, f.SHA256)
+	}
+	return nil
+}
+
+func digest(name string) (int64, string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return 0, "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	n, err := io.Copy(h, f)
+	return n, hex.EncodeToString(h.Sum(nil)), err
+}
