@@ -1,0 +1,40 @@
+# The two commands of the README are `make demo` and `make test`. Each does all
+# its own set-up on a fresh Debian 12 machine.
+
+OUT   := out
+STACK := $(OUT)/stack
+LOCKS := reproducible/lock.json examples/mariadb/lock.json
+
+# Fetch the Go that go.mod names where the machine's own is older.
+export GOTOOLCHAIN := auto
+
+.PHONY: demo test check lock bench fuzz setup stack clean
+
+demo: setup
+	@scripts/demo $(OUT)
+
+test: setup stack
+	go vet ./...
+	go test -count=1 -timeout=55m ./...
+
+check: setup
+	scripts/check
+
+# Resolve the locked packages anew, at what the machine's mirror offers today.
+lock: setup
+	go run ./cmd/kattest lock $(LOCKS)
+
+bench: setup stack
+	KATTEST_STACK=$(abspath $(STACK)) go test -run='^$$' -bench=. -benchmem ./...
+
+fuzz: setup
+	scripts/fuzz
+
+setup:
+	@scripts/setup
+
+stack: setup
+	@go run ./cmd/kattest build --out $(STACK)
+
+clean:
+	rm -rf $(OUT)
