@@ -126,19 +126,21 @@ var Capabilities = []string{
 	"CAP_CHECKPOINT_RESTORE",
 }
 
-// DefaultCapabilities is the set that docker gives a container.
+// DefaultCapabilities is the set that docker gives a container, without
+// CAP_MKNOD: docker also fences device nodes with a cgroup, this guest does not.
 // Source: github.com/moby/moby, daemon/pkg/oci/caps/defaults.go.
 var DefaultCapabilities = []string{
 	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL",
 	"CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE",
-	"CAP_NET_RAW", "CAP_SYS_CHROOT", "CAP_MKNOD", "CAP_AUDIT_WRITE", "CAP_SETFCAP",
+	"CAP_NET_RAW", "CAP_SYS_CHROOT", "CAP_AUDIT_WRITE", "CAP_SETFCAP",
 }
 
 // forbidden are the capabilities with which a workload could leave its
-// container, and then read the agent's keys or ask for reports in its name.
+// container, and then read the agent's keys or ask for reports in its name
+// (CAP_MKNOD makes a node of /dev/sev-guest).
 var forbidden = []string{
 	"CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_PTRACE", "CAP_SYS_ADMIN",
-	"CAP_SYS_BOOT", "CAP_DAC_READ_SEARCH", "CAP_BPF", "CAP_PERFMON", "CAP_CHECKPOINT_RESTORE",
+	"CAP_SYS_BOOT", "CAP_MKNOD", "CAP_DAC_READ_SEARCH", "CAP_BPF", "CAP_PERFMON", "CAP_CHECKPOINT_RESTORE",
 	"CAP_MAC_ADMIN", "CAP_MAC_OVERRIDE", "CAP_SYSLOG",
 }
 
