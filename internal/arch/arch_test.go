@@ -1,0 +1,100 @@
+// Package arch holds the direction of imports: docs/architecture.md draws it,
+// this test keeps it. The agent's list of third-party modules is in guest/.
+package arch
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/kraudcloud/kattest"
+
+// rules name, for a package and all below it, what must not be reachable from
+// it, through whatever imports.
+var rules = []struct{ pkg, banned, reason string }{
+	{"measure", module, "the digest must be computable by whoever reads one package"},
+	{"measure", ".", "the standard library alone: a digest that everyone trusts is one that everyone can read"},
+	{"measure/stack", ".", "the manifest is read wherever a stack is"},
+	{"guest/pod", ".", "a leaf: read by guest and verifier alike"},
+	{"guest/evidence", ".", "a leaf: read by guest and verifier alike"},
+	{"guest/port", ".", "a leaf: read by guest and launcher alike"},
+	{"internal/strictjson", ".", "every format's parser stands on it"},
+	{"guest", module + "/verifier", "the judge shares no code with the judged but the formats"},
+	{"guest", module + "/launcher", "the host's side is hostile to the guest"},
+	{"guest", module + "/measure", "the agent cannot judge its own measurement"},
+	{"guest", "github.com/sigstore", "the agent's trusted base"},
+	{"guest", "github.com/spf13/cobra", "the agent has no command line"},
+	{"guest", "github.com/google/go-containerregistry", "the guest pulls no images"},
+	{"verifier", module + "/guest", "but for the leaves, see exempt: the judge shares no code with the judged"},
+	{"verifier", module + "/launcher", "simulation must not reach the verifying path"},
+	{"verifier", module + "/reproducible", "verifying builds nothing"},
+	{"verifier", "github.com/sigstore", "reference values arrive checked; the verifying path stays light"},
+	{"verifier", "github.com/vbauerster/mpb", "the verifying path stays light"},
+	{"launcher", module + "/verifier", "the launcher runs VMs and judges nothing"},
+	{"launcher", module + "/reproducible", "the launcher runs what it is given"},
+	{"reproducible", module + "/guest", "the build compiles the agent, it does not link it"},
+	{"reproducible", module + "/launcher", "the build runs no VM"},
+	{"reproducible", module + "/verifier", "the build judges nothing"},
+}
+
+// exempt may be imported by everything of ours.
+var exempt = map[string]bool{
+	module + "/guest/pod":           true,
+	module + "/guest/evidence":      true,
+	module + "/guest/port":          true,
+	module + "/internal/strictjson": true,
+}
+
+type listed struct {
+	ImportPath string
+	Standard   bool
+}
+
+func TestImports(t *testing.T) {
+	for _, rule := range rules {
+		t.Run(rule.pkg+" without "+rule.banned, func(t *testing.T) {
+			path := module + "/" + rule.pkg
+			for _, dep := range deps(t, path) {
+				if dep.Standard || dep.ImportPath == path || exempt[dep.ImportPath] {
+					continue
+				}
+				// "." bans every module but ours.
+				third := rule.banned == "." && !within(dep.ImportPath, module)
+				if third || within(dep.ImportPath, rule.banned) {
+					t.Errorf("%s reaches %s: %s", rule.pkg, dep.ImportPath, rule.reason)
+				}
+			}
+		})
+	}
+}
+
+func within(path, root string) bool {
+	return path == root || strings.HasPrefix(path, root+"/")
+}
+
+func deps(t *testing.T, pkg string) []listed {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-deps", "-json=ImportPath,Standard", pkg).Output()
+	if err != nil {
+		t.Fatalf("listing what %s imports: %v", pkg, err)
+	}
+	var all []listed
+	dec := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var one listed
+		if err := dec.Decode(&one); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, one)
+	}
+	if len(all) < 2 {
+		t.Fatalf("%s imports nothing at all: the list is wrong", pkg)
+	}
+	return all
+}
