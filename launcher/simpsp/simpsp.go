@@ -1,0 +1,251 @@
+// Package simpsp is a simulated AMD Secure Processor: it signs attestation
+// reports of the true format under a certificate chain of its own, made once
+// for each machine. It serves for trying and testing where there is no
+// SEV-SNP.
+//
+// Its reports prove nothing. It signs whatever measurement and host data its
+// caller names, and anyone who reads its state can do so too. Every subject
+// name in its chain says SIMULATED, and a verifier must refuse the chain unless
+// it is told to trust it. The package does not run guests, and it does not
+// check that a policy is one that AMD's firmware would accept.
+package simpsp
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// Names of files in a PSP's folder.
+const (
+	ChainFile = "chain.pem" // ASK, then ARK: what a verifier may be told to trust
+	VCEKFile  = "vcek.pem"  // the VCEK's certificate
+	KeyFile   = "vcek.key"  // the VCEK's private key, PKCS #8
+)
+
+// PSP is the simulated secure processor of one machine. It is safe for
+// concurrent use.
+type PSP struct {
+	key            *ecdsa.PrivateKey
+	vcek, ask, ark *x509.Certificate
+	hwid           [64]byte
+}
+
+// DefaultDir returns the folder that stands for this machine's processor:
+// kattest/simpsp below $XDG_DATA_HOME or ~/.local/share.
+func DefaultDir() (string, error) {
+	data := os.Getenv("XDG_DATA_HOME")
+	if !filepath.IsAbs(data) { // XDG Base Directory 0.8: a relative path is to be ignored
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("finding the simulated PSP's folder: %w", err)
+		}
+		data = filepath.Join(home, ".local", "share")
+	}
+	return filepath.Join(data, "kattest", "simpsp"), nil
+}
+
+// Load returns the processor whose keys and certificates stand in dir. Where
+// dir does not exist or is empty it makes a new one, which takes seconds; of
+// several processes that do so at once one wins, and all get its keys. The
+// folder has mode 0700, its files 0600. A folder that is damaged is an error
+// and stays as it is.
+func Load(dir string) (*PSP, error) {
+	p, err := read(dir)
+	if errors.Is(err, errEmpty) {
+		if err = create(dir); err == nil {
+			p, err = read(dir)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("simulated PSP %s: %w", dir, err)
+	}
+	return p, nil
+}
+
+// Chain returns the certificates above the VCEK, in PEM: the ASK, then the ARK.
+func (p *PSP) Chain() []byte { return chainPEM(p.ask, p.ark) }
+
+// VCEK returns the VCEK's certificate, in DER.
+func (p *PSP) VCEK() []byte { return append([]byte(nil), p.vcek.Raw...) }
+
+var errEmpty = errors.New("nothing there")
+
+func read(dir string) (*PSP, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) || err == nil && len(entries) == 0 {
+		return nil, errEmpty
+	}
+	if err != nil {
+		return nil, err
+	}
+	keys, err := readPEM(dir, KeyFile, "PRIVATE KEY", 1)
+	if err != nil {
+		return nil, err
+	}
+	key, err := parseKey(keys[0])
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", KeyFile, err)
+	}
+	vcek, err := readCertificates(dir, VCEKFile, 1)
+	if err != nil {
+		return nil, err
+	}
+	chain, err := readCertificates(dir, ChainFile, 2)
+	if err != nil {
+		return nil, err
+	}
+	p := &PSP{key: key, vcek: vcek[0], ask: chain[0], ark: chain[1]}
+	if p.hwid, err = p.check(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// check makes sure that the files belong together, and returns the chip's id.
+func (p *PSP) check() ([64]byte, error) {
+	var hwid [64]byte
+	public, ok := p.vcek.PublicKey.(*ecdsa.PublicKey)
+	if !ok || !public.Equal(p.key.Public()) {
+		return hwid, fmt.Errorf("%s is not the key of %s", KeyFile, VCEKFile)
+	}
+	for _, link := range []struct {
+		name          string
+		child, parent *x509.Certificate
+	}{
+		{VCEKFile, p.vcek, p.ask},
+		{ChainFile, p.ask, p.ark},
+		{ChainFile, p.ark, p.ark},
+	} {
+		if err := link.child.CheckSignatureFrom(link.parent); err != nil {
+			return hwid, fmt.Errorf("%s: %s is not signed by %s: %w", link.name, link.child.Subject.CommonName, link.parent.Subject.CommonName, err)
+		}
+	}
+	for _, ext := range p.vcek.Extensions {
+		if ext.Id.Equal(oidHWID) && len(ext.Value) == len(hwid) {
+			return [64]byte(ext.Value), nil
+		}
+	}
+	return hwid, fmt.Errorf("%s: no HWID of %d bytes", VCEKFile, len(hwid))
+}
+
+// create makes a processor in a temporary folder and moves that into place, so
+// that no one ever reads half of one.
+func create(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	parent := filepath.Dir(dir)
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return err
+	}
+	temp, err := os.MkdirTemp(parent, ".simpsp-*") // mode 0700
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(temp)
+	files, err := generate()
+	if err != nil {
+		return fmt.Errorf("making keys: %w", err)
+	}
+	for name, data := range files {
+		if err := os.WriteFile(filepath.Join(temp, name), data, 0o600); err != nil {
+			return err
+		}
+	}
+	err = os.Rename(temp, dir)
+	if errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EEXIST) {
+		return nil // another process was first: its keys are the machine's
+	}
+	return err
+}
+
+func generate() (map[string][]byte, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	var hwid [64]byte
+	if _, err := rand.Read(hwid[:]); err != nil {
+		return nil, err
+	}
+	vcek, ask, ark, err := newChain(&key.PublicKey, hwid)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return map[string][]byte{
+		KeyFile:   pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
+		VCEKFile:  chainPEM(vcek),
+		ChainFile: chainPEM(ask, ark),
+	}, nil
+}
+
+func chainPEM(certs ...*x509.Certificate) []byte {
+	var b []byte
+	for _, c := range certs {
+		b = append(b, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	return b
+}
+
+func parseKey(der []byte) (*ecdsa.PrivateKey, error) {
+	key, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, err
+	}
+	ec, ok := key.(*ecdsa.PrivateKey)
+	if !ok || ec.Curve != elliptic.P384() {
+		return nil, errors.New("not an ECDSA key on P-384")
+	}
+	return ec, nil
+}
+
+func readCertificates(dir, name string, want int) ([]*x509.Certificate, error) {
+	blocks, err := readPEM(dir, name, "CERTIFICATE", want)
+	if err != nil {
+		return nil, err
+	}
+	var certs []*x509.Certificate
+	for _, der := range blocks {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		certs = append(certs, c)
+	}
+	return certs, nil
+}
+
+func readPEM(dir, name, kind string, want int) ([][]byte, error) {
+	data, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		return nil, err
+	}
+	var blocks [][]byte
+	for {
+		block, rest := pem.Decode(data)
+		if block == nil {
+			break
+		}
+		if block.Type != kind {
+			return nil, fmt.Errorf("%s: PEM block %q, want %q", name, block.Type, kind)
+		}
+		blocks, data = append(blocks, block.Bytes), rest
+	}
+	if len(blocks) != want {
+		return nil, fmt.Errorf("%s: %d PEM blocks, want %d", name, len(blocks), want)
+	}
+	return blocks, nil
+}
