@@ -198,7 +198,13 @@ func (s Spec) HostData() (Hash, error) {
 	if err != nil {
 		return Hash{}, err
 	}
-	return sha256.Sum256(append([]byte(domain), b...)), nil
+	return Digest(b), nil
+}
+
+// Digest returns what HOST_DATA must hold for a spec of which only the bytes
+// are known, before anyone has judged whether they are a spec.
+func Digest(data []byte) Hash {
+	return sha256.Sum256(append([]byte(domain), data...))
 }
 
 var (
