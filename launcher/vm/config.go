@@ -1,0 +1,134 @@
+package vm
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+
+	"github.com/kraudcloud/kattest/guest/port"
+	"github.com/kraudcloud/kattest/internal/strictjson"
+)
+
+// MediaType names this version of vm.json.
+const MediaType = "application/vnd.kattest.vm.v1+json"
+
+// Bounds of a Config.
+const (
+	MaxVCPUs     = 512
+	MinMemoryMiB = 256
+	MaxMemoryMiB = 4 << 20 // 4 TiB
+)
+
+// Config is what the host alone decides about a guest, as it stands in vm.json.
+// The number and model of the vCPUs are in the launch measurement; nothing else
+// of it is seen by a verifier.
+type Config struct {
+	MediaType string `json:"mediaType"`
+	VCPUs     int    `json:"vcpus"`
+	CPU       string `json:"cpu"` // QEMU's name of the model, such as EPYC-v4
+	MemoryMiB int    `json:"memoryMiB"`
+	// Agent is the host's address that leads to the agent; port 0 is any free one.
+	Agent    netip.AddrPort `json:"agent"`
+	Forwards []Forward      `json:"forwards,omitempty"`
+}
+
+// Forward leads from a port of the host to one of the guest.
+type Forward struct {
+	HostAddress netip.Addr `json:"hostAddress"` // IPv4
+	HostPort    uint16     `json:"hostPort"`    // 0 is any free one
+	GuestPort   uint16     `json:"guestPort"`
+	Protocol    string     `json:"protocol"` // tcp or udp
+}
+
+// DefaultConfig returns the machine that summon makes unless told otherwise.
+func DefaultConfig() Config {
+	return Config{
+		MediaType: MediaType,
+		VCPUs:     1,
+		CPU:       "EPYC-v4",
+		MemoryMiB: 2048,
+		Agent:     netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0),
+	}
+}
+
+// ParseConfig reads a vm.json in any JSON form and checks it. Unknown and
+// duplicate members are errors.
+func ParseConfig(data []byte) (Config, error) {
+	var c Config
+	if err := strictjson.Decode(data, &c); err != nil {
+		return Config{}, fmt.Errorf("%s: %w", configFile, err)
+	}
+	if err := c.Check(); err != nil {
+		return Config{}, fmt.Errorf("%s: %w", configFile, err)
+	}
+	return c, nil
+}
+
+// Encode returns c as it stands in vm.json.
+func (c Config) Encode() ([]byte, error) {
+	if err := c.Check(); err != nil {
+		return nil, fmt.Errorf("%s: %w", configFile, err)
+	}
+	b, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", configFile, err)
+	}
+	return append(b, '\n'), nil
+}
+
+// The name ends in QEMU's command line, where a comma would begin an option.
+var cpuRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
+
+// Check reports everything that is wrong with c, joined.
+func (c Config) Check() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
+	if c.MediaType != MediaType {
+		bad("mediaType: %q, want %q", c.MediaType, MediaType)
+	}
+	if c.VCPUs < 1 || c.VCPUs > MaxVCPUs {
+		bad("vcpus: %d is not between 1 and %d", c.VCPUs, MaxVCPUs)
+	}
+	if !cpuRE.MatchString(c.CPU) {
+		bad("cpu: %q is not a CPU model's name", c.CPU)
+	}
+	if c.MemoryMiB < MinMemoryMiB || c.MemoryMiB > MaxMemoryMiB {
+		bad("memoryMiB: %d is not between %d and %d", c.MemoryMiB, MinMemoryMiB, MaxMemoryMiB)
+	}
+	if !c.Agent.Addr().Is4() {
+		bad("agent: %q is not an IPv4 address and a port", c.Agent)
+	}
+	for i, f := range c.Forwards {
+		if err := f.check(); err != nil {
+			bad("forwards[%d]: %w", i, err)
+		}
+		if slices.ContainsFunc(c.Forwards[:i], f.collides) || f.HostPort != 0 && f.Protocol == "tcp" && f.from() == c.Agent {
+			bad("forwards[%d]: %s/%s of the host is taken twice", i, f.from(), f.Protocol)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (f Forward) check() error {
+	switch {
+	case !f.HostAddress.Is4():
+		return fmt.Errorf("hostAddress: %q is not an IPv4 address", f.HostAddress)
+	case f.Protocol != "tcp" && f.Protocol != "udp":
+		return fmt.Errorf("protocol: %q is neither tcp nor udp", f.Protocol)
+	case f.GuestPort == 0:
+		return errors.New("guestPort: 0 is no port")
+	case f.GuestPort == port.AgentPort && f.Protocol == "tcp":
+		return fmt.Errorf("guestPort: %d/tcp is the agent's", port.AgentPort)
+	}
+	return nil
+}
+
+func (f Forward) from() netip.AddrPort { return netip.AddrPortFrom(f.HostAddress, f.HostPort) }
+
+func (f Forward) collides(g Forward) bool {
+	return f.HostPort != 0 && f.from() == g.from() && f.Protocol == g.Protocol
+}
