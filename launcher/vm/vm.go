@@ -57,7 +57,7 @@ func (v *VM) StackFile(name string) string { return filepath.Join(v.Dir, StackDi
 // linked to, not copied. The folder appears whole, or not at all; it is
 // readable for its owner alone, as the spec's environment may hold passwords.
 func Create(dir string, config Config, stackDir string, write func(root *os.File) (pod.Spec, error)) (err error) {
-	if err := checkVacant(dir); err != nil {
+	if err := CheckVacant(dir); err != nil {
 		return err
 	}
 	vmJSON, err := config.Encode()
@@ -105,7 +105,8 @@ func Create(dir string, config Config, stackDir string, write func(root *os.File
 	return nil
 }
 
-func checkVacant(dir string) error {
+// CheckVacant says why Create would refuse dir: it exists and is not an empty folder.
+func CheckVacant(dir string) error {
 	entries, err := os.ReadDir(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
