@@ -17,7 +17,7 @@ const (
 	maxPath       = 4095
 	maxXattrValue = 1<<16 - 1
 	maxXattrs     = 1 << 17 // bytes of all of one file; EROFS counts them in 16 bits of 4
-	maxEntries    = 4 << 20
+	maxEntries    = 2 << 20
 	maxSymlinks   = 40 // Linux 6.12, include/linux/namei.h, MAXSYMLINKS
 )
 
