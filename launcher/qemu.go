@@ -21,10 +21,6 @@ import (
 // Source: AMD 56860 rev 1.55, section 4.3, table 9.
 const Policy = 0x30000
 
-// guestFeatures are the SEV_FEATURES of a guest under QEMU: KVM adds SNPActive,
-// and QEMU up to 11.1 has no way to ask for more.
-const guestFeatures = 0x1
-
 // Names below the VM's folder that exist while it runs. QEMU's working folder
 // is the VM's folder, so that its arguments are short, need no escaping and are
 // the same wherever the folder stands.
@@ -146,8 +142,9 @@ func (m Machine) check() error {
 	if m.Shape.VMM != measure.QEMU {
 		bad("the launch is measured for %v, not for QEMU", m.Shape.VMM)
 	}
-	if m.Shape.GuestFeatures != guestFeatures {
-		bad("guest features %#x, QEMU launches with %#x alone", m.Shape.GuestFeatures, guestFeatures)
+	// KVM adds SNPActive, and QEMU up to 11.1 has no way to ask for more.
+	if m.Shape.GuestFeatures != measure.SNPActive {
+		bad("guest features %#x, QEMU launches with %#x alone", m.Shape.GuestFeatures, measure.SNPActive)
 	}
 	if m.Shape.CPU.Name == "" {
 		bad("a CPU model is wanted by name, not by signature %#x", m.Shape.CPU.Signature)

@@ -1,0 +1,435 @@
+package launcher
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kraudcloud/kattest/guest/pod"
+	"github.com/kraudcloud/kattest/guest/port"
+	"github.com/kraudcloud/kattest/launcher/simpsp"
+	"github.com/kraudcloud/kattest/launcher/vm"
+	"github.com/kraudcloud/kattest/measure"
+	"github.com/kraudcloud/kattest/measure/stack"
+)
+
+// The tests in this file boot the firmware and the kernel of the boot stack
+// that $KATTEST_STACK names, with testdata/guest in the agent's place.
+
+// boots is one stack, and one simulated PSP, for all of them.
+type boots struct{ dir string }
+
+var prepareBoots = sync.OnceValues(func() (boots, error) {
+	from := os.Getenv("KATTEST_STACK")
+	dir, err := os.MkdirTemp("", "launcher-test-*")
+	if err != nil {
+		return boots{}, err
+	}
+	b := boots{dir}
+	if err := os.Mkdir(b.stack(), 0o700); err != nil {
+		return boots{}, err
+	}
+	s, err := stack.Read(from)
+	if err != nil {
+		return boots{}, err
+	}
+	for _, name := range []string{stack.Firmware, stack.Kernel} {
+		data, err := os.ReadFile(filepath.Join(from, name))
+		if err != nil {
+			return boots{}, err
+		}
+		if err := os.WriteFile(filepath.Join(b.stack(), name), data, 0o600); err != nil {
+			return boots{}, err
+		}
+	}
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "init"), "./testdata/guest")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	if out, err := build.CombinedOutput(); err != nil {
+		return boots{}, fmt.Errorf("%w: %s", err, out)
+	}
+	init, err := os.ReadFile(filepath.Join(dir, "init"))
+	if err != nil {
+		return boots{}, err
+	}
+	if err := os.WriteFile(filepath.Join(b.stack(), stack.Initrd), newc(init), 0o600); err != nil {
+		return boots{}, err
+	}
+	return b, writeManifest(b.stack(), s.Cmdline)
+})
+
+func (b boots) stack() string { return filepath.Join(b.dir, "stack") }
+func (b boots) psp() string   { return filepath.Join(b.dir, "psp") }
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if os.Getenv("KATTEST_STACK") != "" {
+		if b, err := prepareBoots(); err == nil {
+			os.RemoveAll(b.dir)
+		}
+	}
+	os.Exit(code)
+}
+
+func writeManifest(dir, cmdline string) error {
+	s := stack.Stack{MediaType: stack.MediaType, Lock: strings.Repeat("0", 64), Cmdline: cmdline}
+	for _, name := range []string{stack.Firmware, stack.Kernel, stack.Initrd} {
+		f, err := stack.Describe(dir, name, "a test")
+		if err != nil {
+			return err
+		}
+		s.Files = append(s.Files, f)
+	}
+	data, err := s.Encode()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, stack.Manifest), data, 0o600)
+}
+
+// newc is an initramfs with nothing but /init and a console.
+// Source: Linux 6.12, Documentation/driver-api/early-userspace/buffer-format.rst.
+func newc(init []byte) []byte {
+	var b bytes.Buffer
+	pad := func() { b.Write(make([]byte, -b.Len()&3)) }
+	entry := func(name string, mode, major, minor int, data []byte) {
+		fmt.Fprintf(&b, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%s\x00",
+			0, mode, 0, 0, 1, 0, len(data), 0, 0, major, minor, len(name)+1, 0, name)
+		pad()
+		b.Write(data)
+		pad()
+	}
+	entry("dev", 0o40755, 0, 0, nil)
+	entry("dev/console", 0o20600, 5, 1, nil)
+	entry("init", 0o100755, 0, 0, init)
+	entry("TRAILER!!!", 0, 0, 0, nil)
+	return b.Bytes()
+}
+
+// guest makes a VM folder in which the guest plays a part.
+func guest(t *testing.T, args ...string) *vm.VM {
+	t.Helper()
+	if os.Getenv("KATTEST_STACK") == "" {
+		t.Skip("KATTEST_STACK names no boot stack: 'kattest build' makes one")
+	}
+	b, err := prepareBoots()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return guestOf(t, b.stack(), args...)
+}
+
+func guestOf(t *testing.T, stackDir string, args ...string) *vm.VM {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "vm")
+	config := vm.DefaultConfig()
+	config.MemoryMiB = 512
+	err := vm.Create(dir, config, stackDir, func(root *os.File) (pod.Spec, error) {
+		_, err := root.Write(make([]byte, vm.BlockSize))
+		return pod.Spec{
+			MediaType: pod.MediaType,
+			Image: pod.Image{
+				Digest: "sha256:" + strings.Repeat("1", 64),
+				Verity: pod.Verity{RootHash: pod.Hash{1}, DataBlocks: 1},
+			},
+			Process: pod.Process{Args: args, Env: []string{}, WorkingDir: "/", Capabilities: []string{}, StopSignal: "SIGTERM"},
+			Network: pod.Network{Hostname: "guest"},
+			Console: pod.ConsoleOutput,
+		}, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := vm.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func simulated(t *testing.T) Options {
+	t.Helper()
+	b, err := prepareBoots()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Options{Platform: Sim, PSPState: b.psp(), BootTimeout: 3 * time.Minute}
+}
+
+// checkClean wants nothing left of a run but the console's log.
+func checkClean(t *testing.T, v *vm.VM) {
+	t.Helper()
+	for _, name := range []string{runDir, StateFile} {
+		if _, err := os.Stat(filepath.Join(v.Dir, name)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is left behind (%v)", name, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(v.Dir, ConsoleFile)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestBootExit(t *testing.T) {
+	v := guest(t, "exit", "7")
+	o := simulated(t)
+	var stdout, stderr bytes.Buffer
+	o.Stdout, o.Stderr = &stdout, &stderr
+	var state State
+	o.OnStart = func(s State) { state = s }
+	var names []port.EventName
+	last := time.Duration(0)
+	o.OnEvent = func(e Event) {
+		names = append(names, e.Name)
+		if e.Since <= 0 || e.Since < last {
+			t.Errorf("%s after %v, the one before after %v", e.Name, e.Since, last)
+		}
+		last = e.Since
+	}
+	exit, err := Run(t.Context(), v, o)
+	if exit != 7 || err != nil {
+		t.Fatalf("got %d, %v; want 7", exit, err)
+	}
+	if stdout.String() != "to stdout\n" || stderr.String() != "to stderr\n" {
+		t.Errorf("stdout %q, stderr %q", stdout.String(), stderr.String())
+	}
+	if got := fmt.Sprint(names); got != "[agent started exit]" {
+		t.Errorf("events %s", got)
+	}
+	if state.PID == 0 || state.Agent.Port() == 0 || state.Platform != "sim" {
+		t.Errorf("state %+v", state)
+	}
+	if err := exec.Command("kill", "-0", fmt.Sprint(state.PID)).Run(); err == nil {
+		t.Errorf("QEMU (%d) outlives the run", state.PID)
+	}
+	checkClean(t, v)
+}
+
+func TestBootStop(t *testing.T) {
+	v := guest(t, "wait")
+	o := simulated(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	o.OnEvent = func(e Event) {
+		if e.Name != port.EventStarted {
+			return
+		}
+		if _, err := Run(ctx, v, o); !errors.Is(err, ErrRunning) {
+			t.Errorf("a second launcher: got error %v", err)
+		}
+		cancel()
+	}
+	exit, err := Run(ctx, v, o)
+	if exit != 143 || err != nil {
+		t.Errorf("got %d, %v; want 143", exit, err)
+	}
+	checkClean(t, v)
+}
+
+func TestBootFailures(t *testing.T) {
+	for _, tt := range []struct {
+		part   string
+		change func(*Options)
+		want   string
+	}{
+		{"refuse", nil, "the guest refused: the spec is not\uFFFD[2J mine"},
+		{"garbage", nil, "the guest broke the rules: control port: a line of more than 4096 bytes"},
+		{"silent", nil, "the guest ended without a word (it powered off)"},
+		{"hang", func(o *Options) { o.BootTimeout = 8 * time.Second }, "the container was not started within 8s"},
+		{"deaf", func(o *Options) { o.StopTimeout = time.Second }, "stopped before the container ended: it took more than 1s"},
+	} {
+		t.Run(tt.part, func(t *testing.T) {
+			v := guest(t, tt.part)
+			o := simulated(t)
+			if tt.change != nil {
+				tt.change(&o)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if tt.part == "deaf" {
+				o.OnEvent = func(e Event) {
+					if e.Name == port.EventStarted {
+						cancel()
+					}
+				}
+			}
+			exit, err := Run(ctx, v, o)
+			if exit != 0 || err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %d, %v; want an error with %q", exit, err, tt.want)
+			}
+			checkClean(t, v)
+		})
+	}
+}
+
+func TestBootKill(t *testing.T) {
+	v := guest(t, "deaf")
+	o := simulated(t)
+	kill := make(chan struct{})
+	o.Kill = kill
+	o.OnEvent = func(e Event) {
+		if e.Name == port.EventStarted {
+			close(kill)
+		}
+	}
+	if _, err := Run(t.Context(), v, o); !errors.Is(err, ErrStopped) {
+		t.Errorf("got error %v, want %v", err, ErrStopped)
+	}
+	checkClean(t, v)
+}
+
+// TestBootReport: what the simulated PSP signs is the digest of what was
+// launched and the digest of the spec, unless the host claims otherwise.
+func TestBootReport(t *testing.T) {
+	v := guest(t, "psp")
+	o := simulated(t)
+	var report bytes.Buffer
+	o.Stdout = &report
+	exit, err := Run(t.Context(), v, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report.Len() != port.ReportSize {
+		t.Fatalf("%d bytes of report", report.Len())
+	}
+	hostData, err := v.Spec.HostData()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := report.Bytes()[0xc0:0xe0]; !bytes.Equal(got, hostData[:]) || exit != int(hostData[0]) {
+		t.Errorf("HOST_DATA %x, want %s", got, hostData)
+	}
+	if got := binary.LittleEndian.Uint64(report.Bytes()[8:]); got != Policy {
+		t.Errorf("POLICY %#x", got)
+	}
+	want := digest(t, v)
+	if got := report.Bytes()[0x90:0xc0]; !bytes.Equal(got, want[:]) {
+		t.Errorf("MEASUREMENT %x, want %s", got, want)
+	}
+
+	o.Claims.HostData = &pod.Hash{0x55}
+	if exit, err := Run(t.Context(), v, o); exit != 0x55 || err != nil {
+		t.Errorf("a claimed HOST_DATA: got %d, %v; want %d", exit, err, 0x55)
+	}
+}
+
+func digest(t *testing.T, v *vm.VM) measure.Digest {
+	t.Helper()
+	image, err := os.ReadFile(v.StackFile(stack.Firmware))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fw, err := measure.ParseFirmware(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hashes, err := hashKernel(v, Claims{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shape, err := v.Shape()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := measure.Measure(fw, &hashes, shape)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// TestBootFirmwareRefuses: the host puts the hashes of a good stack into the
+// table and boots another. The real firmware stops each time.
+func TestBootFirmwareRefuses(t *testing.T) {
+	good := guest(t, "exit", "0")
+	hashes, err := hashKernel(good, Claims{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(dir string) error
+	}{
+		{"kernel", func(dir string) error { return flip(filepath.Join(dir, stack.Kernel)) }},
+		{"initrd", func(dir string) error { return flip(filepath.Join(dir, stack.Initrd)) }},
+		{"command line", func(dir string) error {
+			s, err := stack.Read(dir)
+			if err != nil {
+				return err
+			}
+			return writeManifest(dir, s.Cmdline+" rdinit=/bin/sh")
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			b, err := prepareBoots()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.CopyFS(dir, os.DirFS(b.stack())); err != nil {
+				t.Fatal(err)
+			}
+			if err := tt.change(dir); err != nil {
+				t.Fatal(err)
+			}
+			s, err := stack.Read(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := writeManifest(dir, s.Cmdline); err != nil { // as a host that lies would
+				t.Fatal(err)
+			}
+			o := simulated(t)
+			o.Claims.Hashes = &hashes
+			v := guestOf(t, dir, "exit", "0")
+			began := time.Now()
+			if exit, err := Run(t.Context(), v, o); exit != 0 || !errors.Is(err, ErrFirmwareRefused) {
+				t.Errorf("got %d, %v; want %v", exit, err, ErrFirmwareRefused)
+			}
+			t.Logf("refused after %v", time.Since(began).Round(time.Millisecond))
+			if digest(t, v) == digest(t, good) {
+				t.Error("the change is not in the launch digest")
+			}
+		})
+	}
+}
+
+// flip changes one bit in the middle of a file.
+func flip(name string) error {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	var b [1]byte
+	if _, err := f.ReadAt(b[:], end/2); err != nil {
+		return err
+	}
+	b[0] ^= 1
+	_, err = f.WriteAt(b[:], end/2)
+	return err
+}
+
+// TestPSPState: the chain that a verifier is told to trust is there after a run.
+func TestPSPState(t *testing.T) {
+	v := guest(t, "silent")
+	o := simulated(t)
+	if _, err := Run(t.Context(), v, o); err == nil {
+		t.Error("a silent guest passes")
+	}
+	if _, err := os.Stat(filepath.Join(o.PSPState, simpsp.ChainFile)); err != nil {
+		t.Error(err)
+	}
+}
