@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 
 	"github.com/kraudcloud/kattest/guest/port"
 	"github.com/kraudcloud/kattest/internal/strictjson"
+	"github.com/kraudcloud/kattest/measure"
 )
 
 // MediaType names this version of vm.json.
@@ -17,7 +17,7 @@ const MediaType = "application/vnd.kattest.vm.v1+json"
 
 // Bounds of a Config.
 const (
-	MaxVCPUs     = 512
+	MaxVCPUs     = measure.MaxVCPUs
 	MinMemoryMiB = 256
 	MaxMemoryMiB = 4 << 20 // 4 TiB
 )
@@ -79,9 +79,6 @@ func (c Config) Encode() ([]byte, error) {
 	return append(b, '\n'), nil
 }
 
-// The name ends in QEMU's command line, where a comma would begin an option.
-var cpuRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
-
 // Check reports everything that is wrong with c, joined.
 func (c Config) Check() error {
 	var errs []error
@@ -93,8 +90,8 @@ func (c Config) Check() error {
 	if c.VCPUs < 1 || c.VCPUs > MaxVCPUs {
 		bad("vcpus: %d is not between 1 and %d", c.VCPUs, MaxVCPUs)
 	}
-	if !cpuRE.MatchString(c.CPU) {
-		bad("cpu: %q is not a CPU model's name", c.CPU)
+	if _, err := measure.ParseCPU(c.CPU); err != nil {
+		bad("cpu: %w", err)
 	}
 	if c.MemoryMiB < MinMemoryMiB || c.MemoryMiB > MaxMemoryMiB {
 		bad("memoryMiB: %d is not between %d and %d", c.MemoryMiB, MinMemoryMiB, MaxMemoryMiB)

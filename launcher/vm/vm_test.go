@@ -203,7 +203,7 @@ func TestConfigCheck(t *testing.T) {
 	}{
 		{"mediaType", func(c *Config) { c.MediaType = "" }},
 		{"vcpus: 513", func(c *Config) { c.VCPUs = 513 }},
-		{`cpu: "EPYC,+x"`, func(c *Config) { c.CPU = "EPYC,+x" }},
+		{`cpu: unknown CPU model "EPYC,+x"`, func(c *Config) { c.CPU = "EPYC,+x" }},
 		{"memoryMiB: 64", func(c *Config) { c.MemoryMiB = 64 }},
 		{"agent", func(c *Config) { c.Agent = netip.MustParseAddrPort("[::1]:5") }},
 		{"hostAddress", func(c *Config) { c.Forwards = []Forward{{netip.Addr{}, 1, 2, "tcp"}} }},

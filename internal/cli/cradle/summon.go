@@ -18,6 +18,7 @@ import (
 	"github.com/kraudcloud/kattest/internal/cli"
 	"github.com/kraudcloud/kattest/launcher/image"
 	"github.com/kraudcloud/kattest/launcher/vm"
+	"github.com/kraudcloud/kattest/measure"
 	"github.com/kraudcloud/kattest/measure/stack"
 )
 
@@ -26,13 +27,14 @@ const summonMediaType = "application/vnd.kattest.summon.v1+json"
 
 // summoned is summon's answer.
 type summoned struct {
-	MediaType string   `json:"mediaType"`
-	Folder    string   `json:"folder"`
-	Image     string   `json:"image"` // the manifest's digest
-	RootHash  pod.Hash `json:"rootHash"`
-	HostData  pod.Hash `json:"hostData"`
-	VCPUs     int      `json:"vcpus"`
-	CPU       string   `json:"cpu"`
+	MediaType   string         `json:"mediaType"`
+	Folder      string         `json:"folder"`
+	Image       string         `json:"image"` // the manifest's digest
+	RootHash    pod.Hash       `json:"rootHash"`
+	HostData    pod.Hash       `json:"hostData"`
+	Measurement measure.Digest `json:"measurement"`
+	VCPUs       int            `json:"vcpus"`
+	CPU         string         `json:"cpu"`
 }
 
 // summonFlags are the options, as they stand on the command line.
@@ -65,7 +67,8 @@ IMAGE is an OCI image layout or a docker-archive (DIR or FILE, with :TAG or
 place of the image's command, as with docker run.`,
 		Example: `  cradle-snp summon db mariadb --max-connections=50
   cradle-snp summon -e MARIADB_ROOT_PASSWORD -p 3306:3306 db ./mariadb-image`,
-		Args: cli.Args(cobra.MinimumNArgs(2)),
+		Args:                  cli.Args(cobra.MinimumNArgs(2)),
+		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if strings.HasPrefix(args[1], "-") { // options may also stand behind DIR
 				if err := cmd.ParseFlags(args[1:]); err != nil {
@@ -118,8 +121,13 @@ func summon(cmd *cobra.Command, f summonFlags, args []string) error {
 		overrides.Entrypoint = &f.entrypoint
 	}
 	stackDir := stackFolder(f.stack)
-	if _, err := stack.Load(stackDir); err != nil {
+	bootStack, err := stack.Load(stackDir)
+	if err != nil {
 		return cli.Usage(err, "build a boot stack with 'kattest build --out DIR' and name it with --stack DIR")
+	}
+	measurement, err := config.Measure(stackDir, bootStack)
+	if err != nil {
+		return cli.Usage(err, "")
 	}
 	if err := vm.CheckVacant(dir); err != nil {
 		return cli.Usage(err, "choose another folder, or remove this one")
@@ -143,7 +151,7 @@ func summon(cmd *cobra.Command, f summonFlags, args []string) error {
 	if err != nil {
 		return imageError(err)
 	}
-	return answer(cmd.OutOrStdout(), f.output, dir)
+	return answer(cmd.OutOrStdout(), f.output, dir, measurement)
 }
 
 // imageError gives an error of an image its exit code.
@@ -299,7 +307,7 @@ func stackFolder(flag string) string {
 }
 
 // answer prints what was made.
-func answer(w io.Writer, output, dir string) error {
+func answer(w io.Writer, output, dir string, measurement measure.Digest) error {
 	v, err := vm.Open(dir)
 	if err != nil {
 		return err
@@ -309,13 +317,14 @@ func answer(w io.Writer, output, dir string) error {
 		return err
 	}
 	s := summoned{
-		MediaType: summonMediaType,
-		Folder:    dir,
-		Image:     v.Spec.Image.Digest,
-		RootHash:  v.Spec.Image.Verity.RootHash,
-		HostData:  hostData,
-		VCPUs:     v.Config.VCPUs,
-		CPU:       v.Config.CPU,
+		MediaType:   summonMediaType,
+		Folder:      dir,
+		Image:       v.Spec.Image.Digest,
+		RootHash:    v.Spec.Image.Verity.RootHash,
+		HostData:    hostData,
+		Measurement: measurement,
+		VCPUs:       v.Config.VCPUs,
+		CPU:         v.Config.CPU,
 	}
 	if output == "json" {
 		b, err := json.MarshalIndent(s, "", "  ")
@@ -332,6 +341,7 @@ func answer(w io.Writer, output, dir string) error {
 		{"root hash", s.RootHash.String()},
 		{"shape", fmt.Sprintf("%d x %s", s.VCPUs, s.CPU)},
 		{"HOST_DATA", s.HostData.String()},
+		{"MEASUREMENT", s.Measurement.String()},
 	} {
 		fmt.Fprintf(tw, "%s\t%s\n", row[0], row[1])
 	}
