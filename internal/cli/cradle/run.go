@@ -1,5 +1,180 @@
 package cradle
 
-import "github.com/spf13/cobra"
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
 
-func newRun() *cobra.Command { return &cobra.Command{Use: "run"} }
+	"github.com/spf13/cobra"
+
+	"github.com/kraudcloud/kattest/internal/cli"
+	"github.com/kraudcloud/kattest/launcher"
+	"github.com/kraudcloud/kattest/launcher/simpsp"
+	"github.com/kraudcloud/kattest/launcher/vm"
+)
+
+// platformFlags are what run and args have in common.
+type platformFlags struct{ platform, accel string }
+
+func (f *platformFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.platform, "platform", "snp", "`snp`, or sim for the simulated platform, which proves nothing")
+	cmd.Flags().StringVar(&f.accel, "accel", "auto", "on sim: `auto`, kvm or tcg")
+}
+
+func (f *platformFlags) parse() (launcher.Platform, launcher.Accel, error) {
+	platform, err := launcher.ParsePlatform(f.platform)
+	if err != nil {
+		return 0, 0, cli.Usage(fmt.Errorf("--platform: %w", err), "")
+	}
+	if f.accel == "auto" {
+		return platform, 0, nil
+	}
+	accel, err := launcher.ParseAccel(f.accel)
+	if err != nil {
+		return 0, 0, cli.Usage(fmt.Errorf("--accel: %w", err), "")
+	}
+	if platform == launcher.SNP && accel != launcher.KVM {
+		return 0, 0, cli.Usage(errors.New("--accel: SEV-SNP runs under kvm alone"), "")
+	}
+	return platform, accel, nil
+}
+
+// openVM opens DIR and checks all of it. What is wrong there is the user's input.
+func openVM(dir string) (*vm.VM, error) {
+	v, err := vm.Open(dir)
+	if err != nil {
+		return nil, cli.Usage(err, "'cradle-snp summon DIR IMAGE' makes a folder that is whole")
+	}
+	return v, nil
+}
+
+func newRun() *cobra.Command {
+	var flags platformFlags
+	var o launcher.Options
+	var quiet bool
+	cmd := &cobra.Command{
+		Use:   "run DIR",
+		Short: "Run the guest in DIR until its container ends",
+		Long: `Run the guest in DIR until its container ends, with the container's exit
+status as its own.
+
+The container's output goes to standard output and error where the launch spec
+lets the host have it. What firmware, kernel and agent print goes to standard
+error, and to DIR/console.log. While the guest runs, DIR/run.json says where the
+agent answers. The first Ctrl-C (or SIGTERM) asks the agent to stop the
+container, the second ends the guest at once.
+
+Where the host cannot launch SEV-SNP, run says all that is missing and exits
+with 1. It never takes the simulated platform by itself.`,
+		Args: cli.Args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var err error
+			if o.Platform, o.Accel, err = flags.parse(); err != nil {
+				return err
+			}
+			v, err := openVM(args[0])
+			if err != nil {
+				return err
+			}
+			if o.Platform == launcher.Sim && o.PSPState == "" {
+				if o.PSPState, err = simpsp.DefaultDir(); err != nil {
+					return err
+				}
+			}
+			return run(cmd, v, o, quiet)
+		},
+	}
+	flags.add(cmd)
+	cmd.Flags().StringVar(&o.PSPState, "psp-state", "", "on sim: folder of the simulated PSP's keys (default kattest/simpsp in the user's data folder)")
+	cmd.Flags().DurationVar(&o.BootTimeout, "boot-timeout", launcher.DefaultBootTimeout, "longest time to the start of the container")
+	cmd.Flags().DurationVar(&o.StopTimeout, "stop-timeout", launcher.DefaultStopTimeout, "longest time from Ctrl-C to the end")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "leave firmware, kernel and agent off standard error")
+	return cmd
+}
+
+func run(cmd *cobra.Command, v *vm.VM, o launcher.Options, quiet bool) error {
+	stderr := &syncWriter{w: cmd.ErrOrStderr()}
+	o.Stdout, o.Stderr = cmd.OutOrStdout(), stderr
+	if !quiet {
+		o.Console = stderr
+	}
+	o.OnStart = func(s launcher.State) {
+		if o.Platform == launcher.Sim {
+			fmt.Fprintf(stderr, "SIMULATED platform (%s): its reports prove nothing\n", s.Accel)
+		}
+		fmt.Fprintf(stderr, "attestation endpoint: %s\n", s.Agent)
+		for _, f := range s.Forwards {
+			fmt.Fprintf(stderr, "forward: %s:%d to the guest's %d/%s\n", f.HostAddress, f.HostPort, f.GuestPort, f.Protocol)
+		}
+	}
+	o.OnEvent = func(e launcher.Event) {
+		if !quiet {
+			fmt.Fprintf(stderr, "%8.3fs %s\n", e.Since.Round(time.Millisecond).Seconds(), e.Name)
+		}
+	}
+	var release func()
+	o.Kill, release = secondSignal()
+	defer release()
+
+	exit, err := launcher.Run(cmd.Context(), v, o)
+	switch {
+	case err != nil:
+		return runError(err)
+	case exit != 0:
+		return &cli.Silent{Code: exit}
+	}
+	return nil
+}
+
+// runError gives an error its exit code and hint.
+func runError(err error) error {
+	_, refused := errors.AsType[*launcher.RefusedError](err)
+	switch {
+	case refused, errors.Is(err, launcher.ErrFirmwareRefused):
+		return &cli.Error{Code: cli.ExitMismatch, Err: err}
+	case errors.Is(err, launcher.ErrNotReady):
+		return &cli.Error{Code: cli.ExitInternal, Err: err, Hint: "'--platform sim' runs the same boot stack without SEV, and proves nothing"}
+	case errors.Is(err, launcher.ErrRunning):
+		return &cli.Error{Code: cli.ExitUsage, Err: err}
+	}
+	return err
+}
+
+// secondSignal returns a channel that is closed at the second SIGINT or SIGTERM;
+// the first ends the command's context.
+func secondSignal() (<-chan struct{}, func()) {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	done, second := make(chan struct{}), make(chan struct{})
+	go func() {
+		for range 2 {
+			select {
+			case <-signals:
+			case <-done:
+				return
+			}
+		}
+		close(second)
+	}()
+	return second, func() {
+		signal.Stop(signals)
+		close(done)
+	}
+}
+
+// syncWriter is written to from several ports of the guest.
+type syncWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (s *syncWriter) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.w.Write(p)
+}
