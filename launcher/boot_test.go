@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -207,7 +208,7 @@ func TestBootExit(t *testing.T) {
 	if state.PID == 0 || state.Agent.Port() == 0 || state.Platform != "sim" {
 		t.Errorf("state %+v", state)
 	}
-	if err := exec.Command("kill", "-0", fmt.Sprint(state.PID)).Run(); err == nil {
+	if alive(state.PID) {
 		t.Errorf("QEMU (%d) outlives the run", state.PID)
 	}
 	checkClean(t, v)
@@ -284,6 +285,68 @@ func TestBootKill(t *testing.T) {
 		t.Errorf("got error %v, want %v", err, ErrStopped)
 	}
 	checkClean(t, v)
+}
+
+// TestBootOrphan: QEMU ends with a launcher that is killed, and the next run
+// clears what that one left.
+func TestBootOrphan(t *testing.T) {
+	const variable = "KATTEST_TEST_ORPHAN"
+	if dir := os.Getenv(variable); dir != "" { // the launcher that will be killed
+		v, err := vm.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = Run(t.Context(), v, Options{Platform: Sim, PSPState: filepath.Join(dir, "psp")})
+		t.Fatal(err)
+	}
+	v := guest(t, "deaf")
+	launcher := exec.Command(os.Args[0], "-test.run=^TestBootOrphan$")
+	launcher.Env = append(os.Environ(), variable+"="+v.Dir)
+	if err := launcher.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var state State
+	eventually(t, "run.json", func() bool {
+		data, err := os.ReadFile(filepath.Join(v.Dir, StateFile))
+		return err == nil && json.Unmarshal(data, &state) == nil
+	})
+	if _, err := threadTime(state.PID, state.PID); err != nil {
+		t.Errorf("QEMU does not run: %v", err)
+	}
+	if err := launcher.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := launcher.Wait(); err == nil {
+		t.Error("the launcher ended well")
+	}
+	eventually(t, "QEMU's end", func() bool { return !alive(state.PID) })
+
+	o := simulated(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	o.OnStart = func(State) { cancel() } // before there is an agent to ask
+	if _, err := Run(ctx, v, o); !errors.Is(err, ErrStopped) {
+		t.Errorf("the next run: got error %v, want %v", err, ErrStopped)
+	}
+	checkClean(t, v)
+}
+
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited a minute for %s", what)
+		}
+	}
+}
+
+// alive says whether a process runs. One that no one has waited for yet is dead.
+func alive(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	rest := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	return string(rest[0]) != "Z"
 }
 
 // TestBootReport: what the simulated PSP signs is the digest of what was

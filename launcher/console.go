@@ -24,7 +24,7 @@ func (c *console) Write(p []byte) (int, error) {
 	text := c.plain(p)
 	c.written.Add(int64(len(text)))
 	if len(text) > 0 {
-		c.user.Write(text) // the user's stream may be closed; the guest goes on
+		_, _ = c.user.Write(text) // the user's stream may be closed; the guest goes on
 	}
 	return len(p), nil
 }
@@ -35,11 +35,11 @@ func (c *console) toLog(p []byte) {
 		return
 	}
 	if int64(len(p)) < left {
-		c.log.Write(p) // a full disk does not stop the guest
+		_, _ = c.log.Write(p) // a full disk does not stop the guest
 		c.logged += int64(len(p))
 		return
 	}
-	c.log.Write(p[:left])
+	_, _ = c.log.Write(p[:left])
 	fmt.Fprintf(c.log, "\n[log ends: more than %d bytes]\n", maxConsoleLog)
 	c.logged = maxConsoleLog
 }

@@ -43,15 +43,19 @@ func startProcess(dir string, args []string) (*process, error) {
 }
 
 // kill ends QEMU at once. Nothing is lost: it writes to no file.
-func (p *process) kill() { p.cmd.Process.Kill() } // it may have ended already
+func (p *process) kill() { _ = p.cmd.Process.Kill() } // it may have ended already
 
-// complaint is what QEMU said, without its warnings: under TCG there is one for
-// each of the CPU model's features that TCG lacks.
+// maxComplaint bounds complaint, in lines: where KVM fails, QEMU prints a whole
+// page of registers.
+const maxComplaint = 4
+
+// complaint is the start of what QEMU said, without its warnings: under TCG there
+// is one for each of the CPU model's features that TCG lacks.
 func (p *process) complaint() string {
 	var lines []string
 	for line := range strings.Lines(p.stderr.String()) {
 		line = strings.TrimSpace(line)
-		if line != "" && !strings.Contains(line, "warning:") {
+		if line != "" && !strings.Contains(line, "warning:") && len(lines) < maxComplaint {
 			lines = append(lines, printable(line))
 		}
 	}

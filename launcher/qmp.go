@@ -174,3 +174,24 @@ func (q *qmp) monitor(command string) (string, error) {
 	}
 	return text, nil
 }
+
+// firstVCPU returns the number of the thread that runs vCPU 0.
+func (q *qmp) firstVCPU() (int, error) {
+	raw, err := q.execute("query-cpus-fast", nil)
+	if err != nil {
+		return 0, err
+	}
+	var cpus []struct {
+		Index  int `json:"cpu-index"`
+		Thread int `json:"thread-id"`
+	}
+	if err := json.Unmarshal(raw, &cpus); err != nil {
+		return 0, fmt.Errorf("qmp: query-cpus-fast: %w", err)
+	}
+	for _, c := range cpus {
+		if c.Index == 0 {
+			return c.Thread, nil
+		}
+	}
+	return 0, errors.New("qmp: query-cpus-fast: no vCPU 0")
+}

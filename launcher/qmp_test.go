@@ -47,6 +47,7 @@ func TestQMP(t *testing.T) {
 	conn := fakeQEMU(t, map[string]string{
 		"qmp_capabilities":      `"return": {}`,
 		"human-monitor-command": `"return": "RIP=000000007ec76148\r\n"`,
+		"query-cpus-fast":       `"return": [{"cpu-index": 1, "thread-id": 8}, {"cpu-index": 0, "thread-id": 7, "target": "x86_64"}]`,
 		"cont":                  `"error": {"class": "GenericError", "desc": "no"}`,
 	})
 	q, err := newQMP(conn, func(name string, _ json.RawMessage) { events <- name })
@@ -56,6 +57,9 @@ func TestQMP(t *testing.T) {
 	text, err := q.monitor("info registers")
 	if err != nil || text != "RIP=000000007ec76148\r\n" {
 		t.Errorf("got %q, %v", text, err)
+	}
+	if got, err := q.firstVCPU(); got != 7 || err != nil {
+		t.Errorf("vCPU 0 is thread %d, %v; want 7", got, err)
 	}
 	if _, err := q.execute("cont", nil); err == nil || err.Error() != "qmp: cont: GenericError: no" {
 		t.Errorf("got error %v", err)

@@ -23,6 +23,7 @@ type session struct {
 	began   time.Time
 	qemu    *process
 	monitor *qmp
+	vcpu    int // the first vCPU's thread
 	control net.Conn
 	console *console
 
@@ -90,6 +91,9 @@ func (s *session) connect(ctx context.Context, f *folder, l *launch) error {
 		return err
 	}
 	if s.monitor, err = newQMP(conn, s.onQMP); err != nil {
+		return err
+	}
+	if s.vcpu, err = s.monitor.firstVCPU(); err != nil {
 		return err
 	}
 	if conn, err = s.dial(ctx, f, consoleSocket); err != nil {
@@ -167,7 +171,7 @@ func (s *session) drain(conn net.Conn, w io.Writer) {
 	s.ports.Go(func() {
 		defer conn.Close()
 		if _, err := io.Copy(w, conn); err != nil && !closed(err) {
-			io.Copy(io.Discard, conn)
+			_, _ = io.Copy(io.Discard, conn)
 		}
 	})
 }
@@ -205,7 +209,7 @@ func (s *session) onQMP(name string, data json.RawMessage) {
 			}
 		}
 	case "STOP": // no one asked for it: the accelerator gave up
-		s.fault(errors.New("QEMU stopped the guest"))
+		s.fault(errors.New("QEMU could not go on with the guest"))
 	}
 }
 

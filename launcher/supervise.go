@@ -117,7 +117,7 @@ func (s *session) dead(loop *deadLoop) bool {
 		return false
 	}
 	rip, halted, ok := parseRegisters(text)
-	cpu, err := processTime(s.qemu.cmd.Process.Pid)
+	cpu, err := threadTime(s.qemu.cmd.Process.Pid, s.vcpu)
 	if !ok || err != nil {
 		return false
 	}
@@ -130,15 +130,15 @@ func (s *session) result(out outcome) (int, error) {
 	if out.refused != nil {
 		return 0, out.refused
 	}
+	if out.exit != nil && out.cause == nil {
+		return *out.exit, nil
+	}
 	select {
 	case err := <-s.faults: // came with the end
 		if out.cause == nil {
 			out.cause = err
 		}
 	default:
-	}
-	if out.exit != nil && out.cause == nil {
-		return *out.exit, nil
 	}
 	said := s.qemu.complaint()
 	if out.cause != nil {

@@ -10,11 +10,12 @@ import (
 )
 
 // What tells the firmware's dead loop from work: the first vCPU spends
-// deadLoopCPU of processor time within deadLoopSpan bytes of code below 4 GiB,
-// where the firmware is and Linux is not, and the console stays empty.
+// deadLoopCPU of its thread's processor time within deadLoopSpan bytes of code
+// below 4 GiB, where the firmware is and Linux is not, and the console stays
+// empty.
 const (
 	watchInterval = 250 * time.Millisecond
-	deadLoopCPU   = 1500 * time.Millisecond
+	deadLoopCPU   = 2 * time.Second
 	deadLoopSpan  = 64 // bytes
 	firmwareTop   = 1 << 32
 )
@@ -22,13 +23,14 @@ const (
 // deadLoop watches samples of the first vCPU's instruction pointer.
 type deadLoop struct {
 	low, high uint64
-	since     time.Duration // QEMU's processor time at the first sample of the span
+	since     time.Duration // the thread's processor time at the first sample of the span
 	started   bool
 }
 
-// sample takes an instruction pointer and the processor time that QEMU has used
-// so far, and says whether the vCPU is in a dead loop. Processor time, not the
-// clock: on a loaded machine a vCPU may stand still for want of a processor.
+// sample takes an instruction pointer and the processor time that the vCPU's
+// thread has used so far, and says whether the vCPU is in a dead loop. Processor
+// time, not the clock: on a loaded machine a vCPU may stand still for want of a
+// processor.
 func (d *deadLoop) sample(rip uint64, halted bool, cpu time.Duration) bool {
 	low, high := min(d.low, rip), max(d.high, rip)
 	if !d.started || halted || rip >= firmwareTop || high-low > deadLoopSpan {
@@ -60,24 +62,25 @@ func parseRegisters(text string) (rip uint64, halted, ok bool) {
 	return rip, h != nil && h[1] == "1", true
 }
 
-// processTime returns the processor time that a process has used.
+// threadTime returns the processor time that a thread of a process has used.
 // Source: proc_pid_stat(5), fields 14 (utime) and 15 (stime), in units of
 // 1/100 s on Linux/x86 (USER_HZ).
-func processTime(pid int) (time.Duration, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+func threadTime(pid, tid int) (time.Duration, error) {
+	name := fmt.Sprintf("/proc/%d/task/%d/stat", pid, tid)
+	data, err := os.ReadFile(name)
 	if err != nil {
 		return 0, err
 	}
 	// Field 2 is the name in parentheses and may hold anything.
 	fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
 	if len(fields) < 13 {
-		return 0, fmt.Errorf("/proc/%d/stat: %d fields after the name", pid, len(fields))
+		return 0, fmt.Errorf("%s: %d fields after the name", name, len(fields))
 	}
 	var ticks uint64
 	for _, f := range fields[11:13] {
 		n, err := strconv.ParseUint(string(f), 10, 64)
 		if err != nil {
-			return 0, fmt.Errorf("/proc/%d/stat: %w", pid, err)
+			return 0, fmt.Errorf("%s: %w", name, err)
 		}
 		ticks += n
 	}

@@ -2,6 +2,8 @@ package launcher
 
 import (
 	"os"
+	"runtime"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -18,14 +20,14 @@ func TestDeadLoop(t *testing.T) {
 		samples []sample
 		want    bool
 	}{
-		{"the firmware's loop", []sample{{0x7ec76148, false, 0}, {0x7ec76139, false, 700 * ms}, {0x7ec76148, false, 1500 * ms}}, true},
-		{"too short", []sample{{0x7ec76148, false, 0}, {0x7ec76139, false, 700 * ms}, {0x7ec76148, false, 1400 * ms}}, false},
+		{"the firmware's loop", []sample{{0x7ec76148, false, 0}, {0x7ec76139, false, 700 * ms}, {0x7ec76148, false, 2000 * ms}}, true},
+		{"too short", []sample{{0x7ec76148, false, 0}, {0x7ec76139, false, 700 * ms}, {0x7ec76148, false, 1990 * ms}}, false},
 		{"no processor time", []sample{{0x7ec76148, false, 0}, {0x7ec76148, false, 0}, {0x7ec76148, false, 10 * ms}}, false},
-		{"work", []sample{{0x7ec76148, false, 0}, {0x7ec77148, false, 900 * ms}, {0x7ec76148, false, 1800 * ms}}, false},
-		{"slow drift", []sample{{0x1000, false, 0}, {0x1030, false, 700 * ms}, {0x1060, false, 1600 * ms}}, false},
-		{"idle", []sample{{0x7ec76148, true, 0}, {0x7ec76148, true, 900 * ms}, {0x7ec76148, true, 1800 * ms}}, false},
-		{"the kernel", []sample{{0xffffffff81000000, false, 0}, {0xffffffff81000000, false, 2000 * ms}}, false},
-		{"work, then the loop", []sample{{0x1000, false, 0}, {0x7ec76148, false, 5000 * ms}, {0x7ec76148, false, 6500 * ms}}, true},
+		{"work", []sample{{0x7ec76148, false, 0}, {0x7ec77148, false, 1900 * ms}, {0x7ec76148, false, 3800 * ms}}, false},
+		{"slow drift", []sample{{0x1000, false, 0}, {0x1030, false, 1700 * ms}, {0x1060, false, 2600 * ms}}, false},
+		{"idle", []sample{{0x7ec76148, true, 0}, {0x7ec76148, true, 1900 * ms}, {0x7ec76148, true, 3800 * ms}}, false},
+		{"the kernel", []sample{{0xffffffff81000000, false, 0}, {0xffffffff81000000, false, 3000 * ms}}, false},
+		{"work, then the loop", []sample{{0x1000, false, 0}, {0x7ec76148, false, 5000 * ms}, {0x7ec76148, false, 7000 * ms}}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var d deadLoop
@@ -59,13 +61,16 @@ func TestParseRegisters(t *testing.T) {
 	}
 }
 
-func TestProcessTime(t *testing.T) {
-	before, err := processTime(os.Getpid())
+func TestThreadTime(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	pid, tid := os.Getpid(), syscall.Gettid()
+	before, err := threadTime(pid, tid)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; {
-		after, err := processTime(os.Getpid())
+		after, err := threadTime(pid, tid)
 		if err != nil {
 			t.Fatal(err)
 		}

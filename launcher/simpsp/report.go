@@ -61,7 +61,7 @@ type Guest struct {
 // a real processor would have measured and been given.
 func (p *PSP) Launch(measurement [48]byte, hostData [32]byte, policy uint64) *Guest {
 	g := &Guest{psp: p, measurement: measurement, hostData: hostData, policy: policy}
-	rand.Read(g.id[:]) // never fails, by its documentation
+	_, _ = rand.Read(g.id[:]) // never fails, by its documentation
 	return g
 }
 
