@@ -1,0 +1,103 @@
+package e2e
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// What a container sees of itself is what docker would have given it.
+func TestContainerSeesItself(t *testing.T) {
+	dir := summon(t, append(output, "-e", "GREETING=hello there", "--user", "app", "--hostname", "vault", "--cap-drop", "ALL"), "self", "an argument", "")
+	r := boot(t, dir)
+	r.want(t, 0, "a line for standard error")
+	var got map[string]any
+	if err := json.Unmarshal([]byte(r.stdout), &got); err != nil {
+		t.Fatalf("%v in %q", err, r.stdout)
+	}
+	want := map[string]any{
+		"Args":     []any{"workload", "self", "an argument", ""},
+		"Env":      []any{"PATH=/usr/bin:/bin", "FROM_IMAGE=yes", "GREETING=hello there", "HOME=/srv/home"},
+		"Dir":      "/srv/work",
+		"UID":      1000.0,
+		"GID":      1001.0,
+		"Groups":   []any{1001.0, 1002.0},
+		"PID":      1.0,
+		"Hostname": "vault",
+		"Caps":     "0000000000000000",
+		"Writable": true,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the container sees (-want +got):\n%s", diff)
+	}
+}
+
+func TestExitStatus(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		options []string
+		args    []string
+		exit    int
+	}{
+		{"own", nil, []string{"exit", "42"}, 42},
+		{"killed", nil, []string{"kill"}, 137},
+		{"not found", []string{"--entrypoint", "nothing-here"}, nil, 127},
+		{"not executable", []string{"--entrypoint", "/etc/text"}, nil, 126},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			boot(t, summon(t, tt.options, tt.args...)).want(t, tt.exit)
+		})
+	}
+}
+
+// Root in the container reaches nothing of the agent's.
+func TestContainerIsFenced(t *testing.T) {
+	boot(t, summon(t, output, "reach")).want(t, 0, "nothing within reach")
+}
+
+func TestOrphansAreReaped(t *testing.T) {
+	boot(t, summon(t, output, "orphan")).want(t, 0, "no zombies")
+}
+
+// Without console=output the host gets no byte, and the workload does not stall.
+func TestOutputIsDrained(t *testing.T) {
+	r := boot(t, summon(t, nil, "flood"))
+	r.want(t, 0)
+	if r.stdout != "" {
+		t.Errorf("%d bytes of output reached the host", len(r.stdout))
+	}
+}
+
+// A guest serves, answers a challenge, and stops when asked to.
+func TestServeAttestStop(t *testing.T) {
+	dir := summon(t, append(output, "-p", "8080"), "serve", ":8080")
+	g := start(t, dir)
+	f := g.state.Forwards[0]
+	if got := hello(t, fmt.Sprintf("%s:%d", f.HostAddress, f.HostPort)); got != "hello from the guest\n" {
+		t.Errorf("the workload said %q", got)
+	}
+	r, _ := g.attest(t, dir+"/spec.json")
+	r.want(t, 0, "SIMULATED")
+	g.stop(t).want(t, 7, "stopped by SIGTERM")
+}
+
+func hello(t *testing.T, address string) string {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, err := bufio.NewReader(conn).ReadString('\n')
+		conn.Close()
+		// QEMU accepts before the guest listens.
+		if err == nil || time.Now().After(deadline) {
+			return line
+		}
+	}
+}

@@ -1,0 +1,93 @@
+package e2e
+
+import (
+	"archive/tar"
+	"bytes"
+	"io"
+	"os"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+)
+
+// blob is the content of /data/blob: found in an image by its pattern.
+var blob = bytes.Repeat([]byte("a block of the workload's data\n\n"), 2048)
+
+// writeLayout makes the workload's image: the program, its users, some data.
+func writeLayout(dir, workload string) error {
+	program, err := os.ReadFile(workload)
+	if err != nil {
+		return err
+	}
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		b, err := rootTar(program)
+		return io.NopCloser(bytes.NewReader(b)), err
+	})
+	if err != nil {
+		return err
+	}
+	img, err := mutate.AppendLayers(empty.Image, layer)
+	if err != nil {
+		return err
+	}
+	img, err = mutate.ConfigFile(img, withConfig(img))
+	if err != nil {
+		return err
+	}
+	path, err := layout.Write(dir, empty.Index)
+	if err != nil {
+		return err
+	}
+	return path.AppendImage(img)
+}
+
+func withConfig(img v1.Image) *v1.ConfigFile {
+	file, err := img.ConfigFile()
+	if err != nil {
+		panic(err) // of an image just made
+	}
+	file = file.DeepCopy()
+	file.OS, file.Architecture = "linux", "amd64"
+	file.Config = v1.Config{
+		Entrypoint: []string{"workload"},
+		Env:        []string{"PATH=/usr/bin:/bin", "FROM_IMAGE=yes"},
+		WorkingDir: "/srv/work",
+	}
+	return file
+}
+
+func rootTar(program []byte) ([]byte, error) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, e := range []struct {
+		tar.Header
+		data string
+	}{
+		{tar.Header{Name: "bin/", Mode: 0o755, Typeflag: tar.TypeDir}, ""},
+		{tar.Header{Name: "bin/workload", Mode: 0o755}, string(program)},
+		{tar.Header{Name: "etc/", Mode: 0o755, Typeflag: tar.TypeDir}, ""},
+		{tar.Header{Name: "etc/passwd", Mode: 0o644}, "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/srv/home:/bin/sh\n"},
+		{tar.Header{Name: "etc/group", Mode: 0o644}, "root:x:0:\napp:x:1001:\nextra:x:1002:app\n"},
+		{tar.Header{Name: "etc/text", Mode: 0o644}, "no program\n"},
+		{tar.Header{Name: "data/", Mode: 0o755, Typeflag: tar.TypeDir}, ""},
+		{tar.Header{Name: "data/blob", Mode: 0o644}, string(blob)},
+		{tar.Header{Name: "srv/work/", Mode: 0o755, Typeflag: tar.TypeDir}, ""},
+		{tar.Header{Name: "tmp/", Mode: 0o1777, Typeflag: tar.TypeDir}, ""},
+	} {
+		if e.Typeflag == 0 {
+			e.Typeflag = tar.TypeReg
+		}
+		e.Size = int64(len(e.data))
+		if err := w.WriteHeader(&e.Header); err != nil {
+			return nil, err
+		}
+		if _, err := io.WriteString(w, e.data); err != nil {
+			return nil, err
+		}
+	}
+	err := w.Close()
+	return b.Bytes(), err
+}

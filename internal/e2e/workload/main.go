@@ -1,0 +1,220 @@
+// Command workload is the container that the end-to-end tests boot. Its first
+// argument says what it does.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	if err := do(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "workload:", err)
+		os.Exit(1)
+	}
+}
+
+func do(args []string) error {
+	if len(args) == 0 {
+		return errors.New("want a verb")
+	}
+	switch verb, args := args[0], args[1:]; verb {
+	case "self":
+		return self()
+	case "exit":
+		status, err := strconv.Atoi(args[0])
+		if err != nil {
+			return err
+		}
+		os.Exit(status)
+	case "kill":
+		return syscall.Kill(syscall.Getpid(), syscall.SIGKILL)
+	case "read":
+		b, err := os.ReadFile(args[0])
+		fmt.Printf("%d bytes\n", len(b))
+		return err
+	case "reach":
+		return reach()
+	case "orphan":
+		return orphan()
+	case "abandon":
+		return exec.Command("/bin/workload", "exit", "0").Start()
+	case "flood":
+		return flood()
+	case "serve":
+		return serve(args[0])
+	default:
+		return fmt.Errorf("unknown verb %q", verb)
+	}
+	return nil
+}
+
+// Self is what the process sees of itself.
+type Self struct {
+	Args     []string
+	Env      []string
+	Dir      string
+	UID, GID int
+	Groups   []int
+	PID      int
+	Hostname string
+	Caps     string // CapEff of /proc/self/status, hexadecimal
+	Writable bool   // whether the root file system takes a file
+}
+
+func self() error {
+	groups, err := os.Getgroups()
+	if err != nil {
+		return err
+	}
+	s := Self{
+		Args: os.Args, Env: os.Environ(), UID: os.Getuid(), GID: os.Getgid(),
+		Groups: groups, PID: os.Getpid(),
+	}
+	if s.Dir, err = os.Getwd(); err != nil {
+		return err
+	}
+	if s.Hostname, err = os.Hostname(); err != nil {
+		return err
+	}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(status)) {
+		if v, ok := strings.CutPrefix(line, "CapEff:"); ok {
+			s.Caps = strings.TrimSpace(v)
+		}
+	}
+	s.Writable = os.WriteFile("/tmp/probe", nil, 0o600) == nil
+	fmt.Fprintln(os.Stderr, "a line for standard error")
+	return json.NewEncoder(os.Stdout).Encode(s)
+}
+
+// reach names whatever a container must not have and this one has.
+func reach() error {
+	var found []string
+	for _, path := range []string{
+		"/dev/sev-guest", "/dev/mem", "/dev/kmsg", "/dev/console", "/dev/vda", "/dev/vdb",
+		"/dev/vport1p1", "/dev/vport0p1", "/dev/cpu/0/msr", "/dev/mapper", "/dev/hvc0", "/dev/ttyS0",
+		"/sys/kernel/config/tsm", "/sys/kernel/debug/tracing", "/sys/kernel/security/lockdown", "/init",
+	} {
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			found = append(found, path)
+		}
+	}
+	if err := syscall.Mount("none", "/tmp", "tmpfs", 0, ""); err == nil {
+		found = append(found, "mount")
+	}
+	if err := syscall.Mknod("/tmp/mem", syscall.S_IFCHR|0o600, 1<<8|1); err == nil {
+		found = append(found, "mknod")
+	}
+	if f, err := os.OpenFile("/proc/sysrq-trigger", os.O_WRONLY, 0); err == nil {
+		f.Close()
+		found = append(found, "/proc/sysrq-trigger")
+	}
+	if f, err := os.OpenFile("/proc/sys/kernel/core_pattern", os.O_WRONLY, 0); err == nil {
+		f.Close()
+		found = append(found, "/proc/sys/kernel/core_pattern")
+	}
+	if err := os.WriteFile("/sys/kernel/mm/transparent_hugepage/enabled", []byte("never"), 0); err == nil {
+		found = append(found, "a writable /sys")
+	}
+	if err := syscall.Reboot(syscall.LINUX_REBOOT_CMD_RESTART); err == nil {
+		found = append(found, "reboot")
+	}
+	if err := syscall.Kill(1, 0); os.Getpid() != 1 && err == nil {
+		// PID 1 of the namespace is the container's own init: it must not be the agent.
+		if exe, err := os.Readlink("/proc/1/exe"); err == nil && exe == "/init" {
+			found = append(found, "the agent's process")
+		}
+	}
+	if found != nil {
+		return fmt.Errorf("within reach: %s", strings.Join(found, ", "))
+	}
+	fmt.Println("nothing within reach")
+	return nil
+}
+
+// orphan leaves a grandchild behind, waits until somebody reaped it, and says so.
+func orphan() error {
+	if out, err := exec.Command("/bin/workload", "abandon").CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	for range 100 {
+		zombies, err := countZombies()
+		if err != nil {
+			return err
+		}
+		if zombies == 0 {
+			fmt.Println("no zombies")
+			return nil
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return errors.New("a zombie was left for 10 s")
+}
+
+func countZombies() (int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, e := range entries {
+		stat, err := os.ReadFile("/proc/" + e.Name() + "/stat")
+		if err != nil {
+			continue
+		}
+		if _, after, ok := strings.Cut(string(stat), ") "); ok && strings.HasPrefix(after, "Z") {
+			n++
+		}
+	}
+	return n, nil
+}
+
+// flood writes more than any buffer between it and the host holds.
+func flood() error {
+	line := strings.Repeat("x", 1023) + "\n"
+	for range 16 << 10 {
+		if _, err := os.Stdout.WriteString(line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// serve answers every connection with a line until it is told to stop, and
+// then exits with status 7.
+func serve(address string) error {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	go func() {
+		<-stop
+		fmt.Println("stopped by SIGTERM")
+		os.Exit(7)
+	}()
+	fmt.Println("serving")
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(conn, "hello from the guest")
+		conn.Close()
+	}
+}
