@@ -1,0 +1,230 @@
+// Package release is the published statement about a boot stack: its
+// components, its command line, the lock it was built from, and the launch
+// digest of each shape that it may be launched in. It is an in-toto statement in
+// a sigstore bundle; the format is documented in docs/spec/release.md.
+//
+// A release is as good as the key that signed it: the package checks form and
+// signature. It does not recompute a digest, look for the bundle in a
+// transparency log, check a signing time, or know of revocations.
+package release
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/kraudcloud/kattest/measure"
+)
+
+// Hash is a SHA-256, written as 64 hexadecimal digits.
+type Hash [sha256.Size]byte
+
+// ParseHash reads 64 hexadecimal digits.
+func ParseHash(s string) (Hash, error) {
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != len(Hash{}) {
+		return Hash{}, fmt.Errorf("%.80q is not a SHA-256 of %d hexadecimal digits", s, 2*len(Hash{}))
+	}
+	return Hash(b), nil
+}
+
+// String returns h in lower-case hexadecimal.
+func (h Hash) String() string { return hex.EncodeToString(h[:]) }
+
+// MarshalText returns h in lower-case hexadecimal.
+func (h Hash) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
+
+// UnmarshalText reads 64 hexadecimal digits.
+func (h *Hash) UnmarshalText(text []byte) error {
+	parsed, err := ParseHash(string(text))
+	if err != nil {
+		return err
+	}
+	*h = parsed
+	return nil
+}
+
+// Release says what a boot stack is and how it measures.
+type Release struct {
+	Components []Component `json:"components"`
+	// Cmdline is the kernel command line, without a trailing NUL.
+	Cmdline string `json:"cmdline"`
+	// Lock is the SHA-256 of the lock file, lower-case hexadecimal.
+	Lock   string  `json:"lock"`
+	Policy Policy  `json:"policy"`
+	Table  []Entry `json:"table"`
+}
+
+// Component is a file of the boot stack. Size is in bytes.
+type Component struct {
+	Name   string `json:"name"`
+	Size   int64  `json:"size"`
+	SHA256 Hash   `json:"sha256"`
+}
+
+// Policy is what the publisher wants of the guest policy, the 64 bits at 0x08 of
+// the report: all of Required set, all of Forbidden clear.
+// Source: AMD 56860 rev 1.58, section 4.3, table 10.
+type Policy struct {
+	Required  uint64 `json:"required"`
+	Forbidden uint64 `json:"forbidden"`
+}
+
+// Bits of the guest policy. Source: as for Policy.
+const (
+	PolicyReserved17 = 1 << 17 // one in every guest
+	PolicyMigration  = 1 << 18 // a migration agent may take the guest along
+	PolicyDebug      = 1 << 19 // the host may read and write the guest's memory
+)
+
+// DefaultPolicy forbids what would let the host into the guest.
+func DefaultPolicy() Policy {
+	return Policy{Required: PolicyReserved17, Forbidden: PolicyMigration | PolicyDebug}
+}
+
+// Entry is one launch and its digest. The digest depends on the CPU's signature
+// alone; CPU is QEMU's name of the model, empty where only the signature is known.
+type Entry struct {
+	VMM           measure.VMM    `json:"vmm"`
+	VCPUs         int            `json:"vcpus"`
+	CPU           string         `json:"cpu,omitempty"`
+	CPUSignature  uint32         `json:"cpuSignature"`
+	GuestFeatures uint64         `json:"guestFeatures"`
+	Measurement   measure.Digest `json:"measurement"`
+}
+
+// NewEntry is the entry for a shape that was measured.
+func NewEntry(s measure.Shape, d measure.Digest) Entry {
+	return Entry{s.VMM, s.VCPUs, s.CPU.Name, s.CPU.Signature, s.GuestFeatures, d}
+}
+
+// Shape returns the shape that was measured.
+func (e Entry) Shape() measure.Shape {
+	return measure.Shape{
+		VMM: e.VMM, VCPUs: e.VCPUs, GuestFeatures: e.GuestFeatures,
+		CPU: measure.CPU{Name: e.CPU, Signature: e.CPUSignature},
+	}
+}
+
+// Find returns the entries with that launch digest: more than one where several
+// CPU models have the same signature.
+func (r Release) Find(d measure.Digest) []Entry {
+	var found []Entry
+	for _, e := range r.Table {
+		if e.Measurement == d {
+			found = append(found, e)
+		}
+	}
+	return found
+}
+
+// Bounds of a release. The subjects are bounded by sigstore's verifier at 1024.
+const (
+	maxComponents = 256
+	maxTable      = 8192
+	maxText       = 64 << 10 // bytes of a name or of the command line
+)
+
+var hashRE = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// Check reports everything that is wrong with the release's form, joined.
+func (r Release) Check() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
+	if n := len(r.Components); n == 0 || n > maxComponents {
+		bad("components: %d, want 1 to %d", n, maxComponents)
+	}
+	seen := map[string]bool{}
+	for i, c := range r.Components {
+		if err := c.check(); err != nil {
+			bad("components[%d].%w", i, err)
+		}
+		if seen[c.Name] {
+			bad("components[%d].name: %q stands twice", i, c.Name)
+		}
+		seen[c.Name] = true
+	}
+	if strings.ContainsAny(r.Cmdline, "\x00\n") || !isText(r.Cmdline) {
+		bad("cmdline: holds a NUL, a line feed or invalid UTF-8, or more than %d bytes", maxText)
+	}
+	if !hashRE.MatchString(r.Lock) {
+		bad("lock: %.80q is not a SHA-256", r.Lock)
+	}
+	if both := r.Policy.Required & r.Policy.Forbidden; both != 0 {
+		bad("policy: bits %#x are required and forbidden", both)
+	}
+	// RFC 8785: a larger number is not exact in every JSON reader.
+	if r.Policy.Required|r.Policy.Forbidden >= 1<<53 {
+		bad("policy: bits beyond 52")
+	}
+	return errors.Join(append(errs, checkTable(r.Table)...)...)
+}
+
+func (c Component) check() error {
+	switch {
+	case c.Name == "" || c.Name == "." || c.Name == ".." || c.Name != filepath.Base(c.Name) || !isText(c.Name):
+		return fmt.Errorf("name: %.80q is not a plain file name", c.Name)
+	case c.Size < 0 || c.Size >= 1<<53:
+		return fmt.Errorf("size: %d", c.Size)
+	}
+	return nil
+}
+
+func isText(s string) bool { return len(s) <= maxText && utf8.ValidString(s) }
+
+// checkTable checks each entry, and that the table gives one launch one digest.
+func checkTable(table []Entry) []error {
+	var errs []error
+	if n := len(table); n == 0 || n > maxTable {
+		errs = append(errs, fmt.Errorf("table: %d entries, want 1 to %d", n, maxTable))
+	}
+	digests, seen := map[measure.Shape]measure.Digest{}, map[measure.Shape]bool{}
+	for i, e := range table {
+		if err := e.check(); err != nil {
+			errs = append(errs, fmt.Errorf("table[%d]: %w", i, err))
+		}
+		s := e.Shape()
+		if seen[s] {
+			errs = append(errs, fmt.Errorf("table[%d]: stands twice", i))
+		}
+		seen[s] = true
+		s.CPU.Name = "" // not measured
+		if d, ok := digests[s]; ok && d != e.Measurement {
+			errs = append(errs, fmt.Errorf("table[%d].measurement: %v, another entry of the same shape has %v", i, e.Measurement, d))
+		}
+		digests[s] = e.Measurement
+	}
+	return errs
+}
+
+func (e Entry) check() error {
+	if err := e.Shape().Check(); err != nil {
+		return err
+	}
+	if e.CPU != "" {
+		cpu, err := measure.ParseCPU(e.CPU)
+		if err != nil {
+			return fmt.Errorf("cpu: %w", err)
+		}
+		if cpu.Signature != e.CPUSignature {
+			return fmt.Errorf("cpuSignature: %#x, that of %s is %#x", e.CPUSignature, e.CPU, cpu.Signature)
+		}
+	}
+	if e.Measurement == (measure.Digest{}) {
+		return errors.New("measurement: missing")
+	}
+	return nil
+}
+
+// sorted returns the components in the order of the statement's subjects: by name.
+func (r Release) sorted() []Component {
+	return slices.SortedFunc(slices.Values(r.Components), func(a, b Component) int { return cmp.Compare(a.Name, b.Name) })
+}
