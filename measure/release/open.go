@@ -15,8 +15,10 @@ import (
 // MaxBundle is the largest bundle that is read, in bytes.
 const MaxBundle = 8 << 20
 
-// ErrSignature says that a bundle is well formed and not signed by the key.
-var ErrSignature = errors.New("the release's signature does not hold")
+// ErrSignature says that a bundle of good form is not what the key signed: another
+// key's signature, none or several, a certificate, or a payload that sigstore's
+// verifier cannot read as a statement.
+var ErrSignature = errors.New("the release does not verify under this key")
 
 // Open checks the bundle's signature with key, then reads the release.
 //
@@ -72,5 +74,5 @@ func newVerifier(key crypto.PublicKey) (*verify.Verifier, error) {
 	trusted := root.NewTrustedPublicKeyMaterial(func(string) (root.TimeConstrainedVerifier, error) {
 		return root.NewExpiringKey(v, time.Time{}, time.Time{}), nil
 	})
-	return verify.NewVerifier(trusted, verify.WithNoObserverTimestamps())
+	return verify.NewVerifier(trusted, verify.WithNoObserverTimestamps(), verify.WithoutStatementPredicate())
 }

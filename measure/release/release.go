@@ -71,7 +71,7 @@ type Component struct {
 
 // Policy is what the publisher wants of the guest policy, the 64 bits at 0x08 of
 // the report: all of Required set, all of Forbidden clear.
-// Source: AMD 56860 rev 1.58, section 4.3, table 10.
+// Source: AMD 56860 (SEV-SNP Firmware ABI), section 4.3, Guest Policy.
 type Policy struct {
 	Required  uint64 `json:"required"`
 	Forbidden uint64 `json:"forbidden"`

@@ -1,0 +1,346 @@
+package release
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	intoto "github.com/in-toto/attestation/go/v1"
+	"github.com/sigstore/sigstore-go/pkg/sign"
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/kraudcloud/kattest/measure"
+)
+
+// sample is a release of two components and two launches.
+func sample() Release {
+	entry := func(vcpus int, cpu string, digest byte) Entry {
+		c, err := measure.ParseCPU(cpu)
+		if err != nil {
+			panic(err)
+		}
+		s := measure.Shape{VMM: measure.QEMU, VCPUs: vcpus, CPU: c, GuestFeatures: measure.SNPActive}
+		return NewEntry(s, measure.Digest{digest})
+	}
+	return Release{
+		Components: []Component{{"vmlinuz", 6, Hash{1}}, {"OVMF.fd", 4 << 20, Hash{2}}},
+		Cmdline:    "console=ttyS0 quiet",
+		Lock:       strings.Repeat("0", 64),
+		Policy:     DefaultPolicy(),
+		Table:      []Entry{entry(1, "EPYC-v4", 1), entry(2, "EPYC-v4", 2), entry(2, "EPYC-v3", 2)},
+	}
+}
+
+func newKey(t testing.TB) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func mustSign(t testing.TB, r Release, key crypto.Signer) []byte {
+	t.Helper()
+	b, err := Sign(context.Background(), r, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestSignAndOpen(t *testing.T) {
+	_, ed, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, key := range map[string]crypto.Signer{"P-256": newKey(t), "P-384": p384, "Ed25519": ed, "RSA": rsaKey} {
+		t.Run(name, func(t *testing.T) {
+			b := mustSign(t, sample(), key)
+			got, err := Open(b, key.Public())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(sample(), got); diff != "" {
+				t.Error(diff)
+			}
+			got, err = Open(b, newKey(t).Public())
+			if !errors.Is(err, ErrSignature) {
+				t.Errorf("with another key: %v, want %v", err, ErrSignature)
+			}
+			if diff := cmp.Diff(Release{}, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// in-toto's own code takes the statement.
+func TestStatementIsInToto(t *testing.T) {
+	b, err := sample().Statement()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s intoto.Statement
+	if err := protojson.Unmarshal(b, &s); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Validate(); err != nil {
+		t.Error(err)
+	}
+	if n := len(s.GetSubject()); n != 2 || s.GetSubject()[0].GetName() != "OVMF.fd" || s.GetSubject()[0].GetDigest()["sha256"] != (Hash{2}).String() {
+		t.Errorf("subjects: %v", s.GetSubject())
+	}
+}
+
+// change edits a bundle as a JSON tree.
+func change(t *testing.T, data []byte, edit func(tree map[string]any)) []byte {
+	t.Helper()
+	var tree map[string]any
+	if err := json.Unmarshal(data, &tree); err != nil {
+		t.Fatal(err)
+	}
+	edit(tree)
+	b, err := json.Marshal(tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestOpenRefuses(t *testing.T) {
+	key := newKey(t)
+	good := mustSign(t, sample(), key)
+	envelope := func(tree map[string]any) map[string]any { return tree["dsseEnvelope"].(map[string]any) }
+	first := func(tree map[string]any) map[string]any {
+		return envelope(tree)["signatures"].([]any)[0].(map[string]any)
+	}
+	edit := func(f func(tree map[string]any)) []byte { return change(t, good, f) }
+	for _, tt := range []struct {
+		name      string
+		bundle    []byte
+		signature bool // ErrSignature is wanted
+		err       string
+	}{
+		{"empty", nil, false, "syntax error"},
+		{"not JSON", []byte("bundle"), false, "syntax error"},
+		{"too large", make([]byte, MaxBundle+1), false, "more than"},
+		{"unknown member", edit(func(t map[string]any) { t["x"] = 1 }), false, "unknown field"},
+		{"other version", edit(func(t map[string]any) { t["mediaType"] = "application/vnd.dev.sigstore.bundle.v0.9+json" }), false, "v0.9"},
+		{"no envelope", edit(func(t map[string]any) { delete(t, "dsseEnvelope") }), false, "content"},
+		{"other payload type", edit(func(t map[string]any) { envelope(t)["payloadType"] = "text/plain" }), false, "payloadType"},
+		{"changed payload", edit(func(t map[string]any) {
+			b, _ := base64.StdEncoding.DecodeString(envelope(t)["payload"].(string))
+			b = []byte(strings.Replace(string(b), "quiet", "debug", 1))
+			envelope(t)["payload"] = base64.StdEncoding.EncodeToString(b)
+		}), true, ""},
+		{"changed signature", edit(func(t map[string]any) {
+			b, _ := base64.StdEncoding.DecodeString(first(t)["sig"].(string))
+			b[len(b)-1] ^= 1
+			first(t)["sig"] = base64.StdEncoding.EncodeToString(b)
+		}), true, ""},
+		{"no signature", edit(func(t map[string]any) { envelope(t)["signatures"] = []any{} }), true, ""},
+		{"two signatures", edit(func(t map[string]any) {
+			envelope(t)["signatures"] = append(envelope(t)["signatures"].([]any), first(t))
+		}), true, ""},
+		{"a certificate instead of a key", edit(func(t map[string]any) {
+			t["verificationMaterial"] = map[string]any{"certificate": map[string]any{"rawBytes": "AAAA"}}
+		}), true, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := Open(tt.bundle, key.Public())
+			if err == nil || !strings.Contains(err.Error(), tt.err) || errors.Is(err, ErrSignature) != tt.signature {
+				t.Errorf("error %v, want one with %q, of the signature: %v", err, tt.err, tt.signature)
+			}
+			if diff := cmp.Diff(Release{}, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	if _, err := Open(good, nil); err == nil || !strings.Contains(err.Error(), "no key") {
+		t.Errorf("without a key: %v", err)
+	}
+}
+
+// A good signature over something that is no release is refused as such.
+func TestOpenRefusesSignedNonsense(t *testing.T) {
+	key := newKey(t)
+	pair, err := newKeypair(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	statement, err := sample().Statement()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ name, from, to, err string }{
+		{"predicate type", "kattest/release/v1", "kattest/release/v2", "predicateType"},
+		{"unknown member", `"lock":`, `"x":1,"lock":`, `unknown member "x"`},
+		{"member twice", `"cmdline":`, `"cmdline":"","cmdline":`, "decoding json"},
+		{"a subject that is no component", `"subject":[{"digest":{"sha256":"02`, `"subject":[{"digest":{"sha256":"03`, "subject[0]"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			payload := strings.Replace(string(statement), tt.from, tt.to, 1)
+			if payload == string(statement) {
+				t.Fatal("nothing was changed")
+			}
+			b, err := sign.Bundle(&sign.DSSEData{Data: []byte(payload), PayloadType: PayloadType}, pair, sign.BundleOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, err := protojson.Marshal(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Open(data, key.Public()); err == nil || !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("error %v, want one with %q", err, tt.err)
+			}
+		})
+	}
+}
+
+func TestCheck(t *testing.T) {
+	if err := sample().Check(); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name string
+		edit func(*Release)
+		err  string
+	}{
+		{"no component", func(r *Release) { r.Components = nil }, "components: 0"},
+		{"component twice", func(r *Release) { r.Components[1] = r.Components[0] }, "stands twice"},
+		{"component elsewhere", func(r *Release) { r.Components[0].Name = "../vmlinuz" }, "not a plain file name"},
+		{"negative size", func(r *Release) { r.Components[0].Size = -1 }, "size: -1"},
+		{"NUL in the command line", func(r *Release) { r.Cmdline = "a\x00b" }, "cmdline"},
+		{"command line that JSON cannot hold", func(r *Release) { r.Cmdline = "\xff" }, "cmdline"},
+		{"no lock", func(r *Release) { r.Lock = "" }, "lock"},
+		{"contradicting policy", func(r *Release) { r.Policy.Required |= PolicyDebug }, "required and forbidden"},
+		{"policy beyond 52 bits", func(r *Release) { r.Policy.Forbidden |= 1 << 60 }, "beyond 52"},
+		{"no table", func(r *Release) { r.Table = nil }, "table: 0"},
+		{"entry twice", func(r *Release) { r.Table[1] = r.Table[0] }, "table[1]: stands twice"},
+		{"no digest", func(r *Release) { r.Table[0].Measurement = measure.Digest{} }, "measurement: missing"},
+		{"two digests of one launch", func(r *Release) { r.Table[2].Measurement[5]++ }, "another entry of the same shape"},
+		{"other signature than the model's", func(r *Release) { r.Table[0].CPUSignature++ }, "that of EPYC-v4"},
+		{"unknown model", func(r *Release) { r.Table[0].CPU = "EPYC-v99" }, "unknown CPU model"},
+		{"no vCPU", func(r *Release) { r.Table[0].VCPUs = 0 }, "vCPUs: 0"},
+		{"not SNP", func(r *Release) { r.Table[0].GuestFeatures = 0 }, "SNPActive"},
+		{"no VMM", func(r *Release) { r.Table[0].VMM = 0 }, "VMM"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := sample()
+			tt.edit(&r)
+			if err := r.Check(); err == nil || !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("error %v, want one with %q", err, tt.err)
+			}
+			if b, err := Sign(context.Background(), r, newKey(t)); err == nil || b != nil {
+				t.Error("it was signed")
+			}
+		})
+	}
+}
+
+func TestFind(t *testing.T) {
+	if got := sample().Find(measure.Digest{2}); len(got) != 2 || got[0].CPU != "EPYC-v4" || got[1].CPU != "EPYC-v3" {
+		t.Errorf("got %+v", got)
+	}
+	if got := sample().Find(measure.Digest{3}); got != nil {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestKeys(t *testing.T) {
+	password := func() ([]byte, error) { return []byte("secret"), nil }
+	private, public, err := cryptoutils.GeneratePEMEncodedECDSAKeyPair(elliptic.P256(), cryptoutils.StaticPasswordFunc([]byte("secret")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ParsePrivateKey(private, password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pub, err := ParsePublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(mustSign(t, sample(), key), pub); err != nil {
+		t.Error(err)
+	}
+	wrong := func() ([]byte, error) { return []byte("wrong"), nil }
+	if _, err := ParsePrivateKey(private, wrong); err == nil {
+		t.Error("a wrong password opened the key")
+	}
+	for _, bad := range []string{"", "key", string(public)} {
+		if k, err := ParsePrivateKey([]byte(bad), password); err == nil || k != nil {
+			t.Errorf("%.20q was taken for a private key", bad)
+		}
+	}
+	if k, err := ParsePublicKey(private); err == nil || k != nil {
+		t.Error("a private key was taken for a public one")
+	}
+}
+
+func FuzzParseStatement(f *testing.F) {
+	b, err := sample().Statement()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := ParseStatement(data)
+		if err != nil {
+			if diff := cmp.Diff(Release{}, r); diff != "" {
+				t.Fatal(diff)
+			}
+			return
+		}
+		again, err := r.Statement()
+		if err != nil {
+			t.Fatalf("%q was taken and cannot be written: %v", data, err)
+		}
+		back, err := ParseStatement(again)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(r, back); diff != "" {
+			t.Fatal(diff)
+		}
+	})
+}
+
+func FuzzOpen(f *testing.F) {
+	key := newKey(f)
+	good := mustSign(f, sample(), key)
+	f.Add(good)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := Open(data, key.Public())
+		if err != nil {
+			if diff := cmp.Diff(Release{}, r); diff != "" {
+				t.Fatal(diff)
+			}
+			return
+		}
+		if diff := cmp.Diff(sample(), r); diff != "" {
+			t.Fatalf("a release that was never signed: %s", diff)
+		}
+	})
+}
