@@ -82,7 +82,7 @@ const DefaultCBitPos = 51
 // CBitPos returns CPUID 0x8000001F EBX[5:0], the position of the C-bit in a page
 // table entry, or an error where the processor is not AMD's or has no SEV. It
 // reads the leaf through the cpuid driver: the kernel's word, without assembly.
-// Source: AMD 24594 rev 3.36 (APM vol. 3), appendix E.4.17.
+// Source: AMD 24594 (APM vol. 3), appendix E, CPUID Fn8000_001F.
 func (h Host) CBitPos() (int, error) {
 	vendor, err := h.cpuid(0)
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 
 // Policy is the guest policy of every launch: bit 17, which must be one, and
 // bit 16, which permits SMT. No debugging, no migration agent.
-// Source: AMD 56860 rev 1.55, section 4.3, table 9.
+// Source: AMD 56860, section 4.3 (guest policy).
 const Policy = 0x30000
 
 // Names below the VM's folder that exist while it runs. QEMU's working folder

@@ -74,10 +74,11 @@ func (s *session) supervise(ctx context.Context) (int, error) {
 			end(ErrStopped)
 		case <-boot.C:
 			if !out.started && !out.over() {
-				end(fmt.Errorf("the container was not started within %v", s.o.BootTimeout))
+				end(s.bootTimeout(out.agent))
 			}
 		case <-watch.C:
-			if out.agent || s.console.written.Load() > 0 {
+			// A guest's registers are its own on SNP.
+			if s.o.Platform == SNP || out.agent || s.console.written.Load() > 0 {
 				watch.Stop()
 			} else if s.dead(&loop) {
 				end(ErrFirmwareRefused)
@@ -108,6 +109,14 @@ func (o *outcome) take(e Event) {
 
 // over says that the guest has said how it ends, and has only to power off.
 func (o *outcome) over() bool { return o.exit != nil || o.refused != nil }
+
+func (s *session) bootTimeout(agent bool) error {
+	silence := ""
+	if !agent && s.console.written.Load() == 0 {
+		silence = ", and nothing was printed: the firmware may have refused the kernel, initrd or command line"
+	}
+	return fmt.Errorf("the container was not started within %v%s", s.o.BootTimeout, silence)
+}
 
 // dead says whether the firmware has stopped in an endless loop. Where QEMU does
 // not answer there is no sample, and the boot's time-out decides.

@@ -22,7 +22,8 @@ const (
 )
 
 // X.509 extensions of a VCEK.
-// Source: AMD 57230 rev 1.00 (VCEK certificate and KDS interface), table 8.
+// Source: AMD 57230 (VCEK certificate and KDS interface specification), and
+// genuine certificates.
 var (
 	oidStructVersion = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 3704, 1, 1}
 	oidProductName   = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 3704, 1, 2}

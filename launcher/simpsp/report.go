@@ -68,8 +68,8 @@ func (p *PSP) Launch(measurement [48]byte, hostData [32]byte, policy uint64) *Gu
 // Report returns an attestation report over reportData for the given VMPL,
 // signed by the VCEK.
 //
-// ATTESTATION_REPORT, version 3. Source: AMD 56860 rev 1.56, section 7.3,
-// table 23. What is not listed is zero: no ID block, no migration agent.
+// ATTESTATION_REPORT, version 3. Source: AMD 56860, section 7.3, and genuine
+// reports. What is not listed is zero: no ID block, no migration agent.
 //
 //	offset  size  field
 //	0x000   4     VERSION, 3
@@ -138,7 +138,7 @@ func putScalar(b []byte, n *big.Int) {
 }
 
 // GUIDs of certificate-table entries, in the byte order of their text.
-// Source: AMD 56421 rev 2.03 (GHCB), section 4.1.8.1, table 7.
+// Source: AMD 56421 rev 2.03 (GHCB), section 4.1.8.1.
 var (
 	guidVCEK = [16]byte{0x63, 0xda, 0x75, 0x8d, 0xe6, 0x64, 0x45, 0x64, 0xad, 0xc5, 0xf4, 0xb9, 0x3b, 0xe8, 0xac, 0xcd}
 	guidASK  = [16]byte{0x4a, 0xb7, 0xb3, 0x79, 0xbb, 0xac, 0x4f, 0xe4, 0xa0, 0x2f, 0x05, 0xae, 0xf3, 0x27, 0xc7, 0x82}

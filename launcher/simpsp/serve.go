@@ -8,8 +8,8 @@ import (
 	"github.com/kraudcloud/kattest/guest/port"
 )
 
-// statusInvalidParam is INVALID_PARAM. Source: AMD 56860 rev 1.55, section 5,
-// table 5 (status codes).
+// statusInvalidParam is INVALID_PARAM. Source: Linux 6.12,
+// include/uapi/linux/psp-sev.h, SEV_RET_INVALID_PARAM.
 const statusInvalidParam = 0x16
 
 // Serve answers report requests from rw, in the framing of guest/port, until it
