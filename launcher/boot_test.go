@@ -117,7 +117,7 @@ func newc(init []byte) []byte {
 }
 
 // guest makes a VM folder in which the guest plays a part.
-func guest(t *testing.T, args ...string) *vm.VM {
+func guest(t testing.TB, args ...string) *vm.VM {
 	t.Helper()
 	if os.Getenv("KATTEST_STACK") == "" {
 		t.Skip("KATTEST_STACK names no boot stack: 'kattest build' makes one")
@@ -129,7 +129,7 @@ func guest(t *testing.T, args ...string) *vm.VM {
 	return guestOf(t, b.stack(), args...)
 }
 
-func guestOf(t *testing.T, stackDir string, args ...string) *vm.VM {
+func guestOf(t testing.TB, stackDir string, args ...string) *vm.VM {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "vm")
 	config := vm.DefaultConfig()
@@ -157,7 +157,7 @@ func guestOf(t *testing.T, stackDir string, args ...string) *vm.VM {
 	return v
 }
 
-func simulated(t *testing.T) Options {
+func simulated(t testing.TB) Options {
 	t.Helper()
 	b, err := prepareBoots()
 	if err != nil {
@@ -495,4 +495,28 @@ func TestPSPState(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(o.PSPState, simpsp.ChainFile)); err != nil {
 		t.Error(err)
 	}
+}
+
+// BenchmarkBoot measures the time from QEMU's start to the first line of a PID 1
+// that does nothing: what firmware and kernel cost, below the agent.
+func BenchmarkBoot(b *testing.B) {
+	v := guest(b, "exit", "0")
+	o := simulated(b)
+	if _, err := simpsp.Load(o.PSPState); err != nil { // made before the clock runs
+		b.Fatal(err)
+	}
+	var total time.Duration
+	o.OnEvent = func(e Event) {
+		if e.Name == port.EventAgent {
+			total += e.Since
+		}
+	}
+	n := 0
+	for b.Loop() {
+		if exit, err := Run(b.Context(), v, o); exit != 0 || err != nil {
+			b.Fatal(exit, err)
+		}
+		n++
+	}
+	b.ReportMetric(total.Seconds()/float64(n), "s/first-line")
 }

@@ -115,8 +115,8 @@ func (m Machine) options() ([]option, error) {
 	if m.Platform == Sim {
 		options = append(options, option{"-device", fmt.Sprintf("loader,file=%s,addr=%#x,force-raw=on", hashTable, m.HashTable)})
 	}
-	options = append(options, m.disk(port.SpecDisk, specDisk)...)
-	options = append(options, m.disk(port.RootDisk, vm.RootFile)...)
+	options = append(options, disk(port.SpecDisk, specDisk)...)
+	options = append(options, disk(port.RootDisk, vm.RootFile)...)
 	options = append(options, m.network()...)
 	options = append(options, m.ports()...)
 	return append(options,
@@ -176,7 +176,7 @@ func socket(id, file string) string {
 }
 
 // disk is a read-only virtio disk that the guest finds by its serial.
-func (m Machine) disk(serial, file string) []option {
+func disk(serial, file string) []option {
 	return []option{
 		{"-blockdev", fmt.Sprintf("driver=file,node-name=%s-file,filename=%s,read-only=on", serial, file)},
 		{"-blockdev", fmt.Sprintf("driver=raw,node-name=%s,file=%s-file,read-only=on", serial, serial)},
