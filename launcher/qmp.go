@@ -83,8 +83,10 @@ func newQMP(conn io.ReadWriteCloser, onEvent func(string, json.RawMessage)) (*qm
 		return nil, errors.New("qmp: no greeting")
 	}
 	go q.read(lines)
-	_, err = q.execute("qmp_capabilities", nil)
-	return q, err
+	if _, err := q.execute("qmp_capabilities", nil); err != nil {
+		return nil, err
+	}
+	return q, nil
 }
 
 func nextQMP(lines *bufio.Scanner) (qmpMessage, error) {

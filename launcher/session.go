@@ -90,16 +90,28 @@ func (s *session) connect(ctx context.Context, f *folder, l *launch) error {
 	if err != nil {
 		return err
 	}
+	if err := conn.SetReadDeadline(time.Now().Add(connectTimeout)); err != nil {
+		return err
+	}
 	if s.monitor, err = newQMP(conn, s.onQMP); err != nil {
+		conn.Close()
+		return err
+	}
+	s.ports.Go(func() { // QEMU's last words are its reason for a shutdown
+		defer conn.Close()
+		<-s.monitor.ended
+	})
+	if err := conn.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
 	if s.vcpu, err = s.monitor.firstVCPU(); err != nil {
 		return err
 	}
-	if conn, err = s.dial(ctx, f, consoleSocket); err != nil {
+	output, err := s.dial(ctx, f, consoleSocket)
+	if err != nil {
 		return err
 	}
-	s.drain(conn, s.console)
+	s.drain(output, s.console)
 	for _, name := range l.machine.Platform.portNames() {
 		conn, err := s.dial(ctx, f, portSocket(name))
 		if err != nil {
@@ -178,6 +190,7 @@ func (s *session) drain(conn net.Conn, w io.Writer) {
 
 func (s *session) readControl(conn net.Conn) {
 	defer close(s.events)
+	defer conn.Close()
 	err := readEvents(conn, s.began, func(e Event) {
 		s.o.OnEvent(e)
 		s.events <- e // buffered for all that readEvents lets through
