@@ -50,10 +50,11 @@ func (p *progress) start(total int64) {
 		mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f")))
 }
 
-// finish ends the step that is shown.
+// finish ends the step that is shown. Totals are estimates: a bar that has not
+// reached its own would be waited for without end.
 func (p *progress) finish() {
 	if p.bar != nil {
-		p.bar.SetTotal(-1, true)
+		p.bar.Abort(false)
 		p.bar = nil
 	}
 }
