@@ -48,11 +48,13 @@ func (k sectionKind) pageType() PageType {
 	}
 }
 
-// Bounds of a firmware image, in bytes. QEMU wants a multiple of 64 KiB for
-// -bios (hw/i386/x86-common.c) and the image ends at 4 GiB.
+// MaxFirmware is the largest firmware image that is measured, in bytes.
+const MaxFirmware = 64 << 20
+
+// The image is a multiple of 64 KiB, which QEMU wants for -bios
+// (hw/i386/x86-common.c), and ends at 4 GiB.
 const (
 	firmwareUnit = 64 << 10
-	maxFirmware  = 64 << 20
 	fourGiB      = 1 << 32
 )
 
@@ -87,8 +89,8 @@ func (f *Firmware) HashTable() (gpa uint32, ok bool) {
 func (f *Firmware) Digest() Digest { return f.digest }
 
 func parseFirmware(image []byte) (*Firmware, error) {
-	if n := len(image); n == 0 || n%firmwareUnit != 0 || n > maxFirmware {
-		return nil, fmt.Errorf("%d bytes, want a multiple of %d up to %d", n, firmwareUnit, maxFirmware)
+	if n := len(image); n == 0 || n%firmwareUnit != 0 || n > MaxFirmware {
+		return nil, fmt.Errorf("%d bytes, want a multiple of %d up to %d", n, firmwareUnit, MaxFirmware)
 	}
 	table, err := parseTable(image)
 	if err != nil {

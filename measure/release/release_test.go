@@ -195,7 +195,7 @@ func TestOpenRefusesSignedNonsense(t *testing.T) {
 	for _, tt := range []struct{ name, from, to, err string }{
 		{"predicate type", "kattest/release/v1", "kattest/release/v2", "predicateType"},
 		{"unknown member", `"lock":`, `"x":1,"lock":`, `unknown member "x"`},
-		{"member twice", `"cmdline":`, `"cmdline":"","cmdline":`, "decoding json"},
+		{"member twice", `"cmdline":`, `"cmdline":"","cmdline":`, "stands twice"},
 		{"a subject that is no component", `"subject":[{"digest":{"sha256":"02`, `"subject":[{"digest":{"sha256":"03`, "subject[0]"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
