@@ -1,0 +1,103 @@
+// Package kernel holds the recipe of the guest's kernel: a configuration
+// fragment with the reason for each group of options, and the script that
+// configures and compiles inside the build's clean root.
+//
+// It checks that every line of the fragment took. It does not check that what
+// else the kernel's defaults switched on is wanted.
+package kernel
+
+import (
+	_ "embed"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Source is the Debian package of the kernel's source.
+const Source = "linux-source-6.12"
+
+// Folders and files that the script expects and leaves behind.
+const (
+	// Inputs holds, read-only, the source's tarball, Fragment and Script.
+	Inputs = "/in"
+	// Work is writable and empty at first.
+	Work = "/build"
+
+	FragmentFile = "kattest.config"
+	ScriptFile   = "build.sh"
+	// ConfigFile and ImageFile stand in Work.
+	ConfigFile = "config"
+	ImageFile  = "bzImage"
+)
+
+// Arguments of the script, one for each of its two runs.
+const (
+	Configure = "configure"
+	Compile   = "compile" // with the number of jobs
+)
+
+// Fragment is what is asked of the configuration, in the form of a .config.
+//
+//go:embed kattest.config
+var Fragment []byte
+
+// Script is a POSIX shell script.
+//
+//go:embed build.sh
+var Script []byte
+
+// Env is the script's environment. Time, user and host stand in the kernel's
+// banner: all are fixed, and none is a real one.
+func Env() []string {
+	return []string{
+		"PATH=/usr/bin:/bin:/usr/sbin:/sbin",
+		"HOME=/nonexistent",
+		"LC_ALL=C",
+		"TZ=UTC",
+		"SOURCE_DATE_EPOCH=0",
+		"KBUILD_BUILD_TIMESTAMP=Thu Jan  1 00:00:00 UTC 1970",
+		"KBUILD_BUILD_USER=kattest",
+		"KBUILD_BUILD_HOST=kattest",
+		"KBUILD_BUILD_VERSION=1",
+	}
+}
+
+var (
+	setRE   = regexp.MustCompile(`^(CONFIG_[A-Za-z0-9_]+)=(.+)$`)
+	unsetRE = regexp.MustCompile(`^# (CONFIG_[A-Za-z0-9_]+) is not set$`)
+)
+
+// options reads a .config or a fragment: the value of every option that is set,
+// and "n" for those that it names as not set. Other lines are comments.
+func options(config []byte) map[string]string {
+	values := map[string]string{}
+	for line := range strings.Lines(string(config)) {
+		line = strings.TrimSpace(line)
+		if m := setRE.FindStringSubmatch(line); m != nil {
+			values[m[1]] = m[2]
+		} else if m := unsetRE.FindStringSubmatch(line); m != nil {
+			values[m[1]] = "n"
+		}
+	}
+	return values
+}
+
+// Dropped compares what fragment asks for with the config that the kernel's
+// own tools made of it. It returns one line for each option that has another
+// value, sorted. An option that a kernel does not know is not set.
+func Dropped(fragment, config []byte) []string {
+	got := options(config)
+	var dropped []string
+	for name, want := range options(fragment) {
+		value, ok := got[name]
+		if !ok {
+			value = "n"
+		}
+		if value != want {
+			dropped = append(dropped, fmt.Sprintf("%s is %s, wanted %s", name, value, want))
+		}
+	}
+	slices.Sort(dropped)
+	return dropped
+}
