@@ -1,0 +1,91 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Folders of the agent's, in the initramfs.
+const (
+	cgroupDir    = "/sys/fs/cgroup"
+	containerDir = "/container"
+)
+
+const fenced = unix.MS_NOSUID | unix.MS_NOEXEC | unix.MS_NODEV
+
+var systemMounts = []struct {
+	target, fstype string
+	flags          uintptr
+	data           string
+}{
+	{"/proc", "proc", fenced, ""},
+	{"/sys", "sysfs", fenced, ""},
+	{"/dev", "devtmpfs", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=0755"},
+	{"/run", "tmpfs", fenced, "mode=0755,size=1m"},
+	{"/sys/kernel/config", "configfs", fenced, ""},
+	{cgroupDir, "cgroup2", fenced, ""},
+}
+
+// sysctls are of the whole guest: the container cannot change them.
+// Source: Linux 6.12, Documentation/admin-guide/sysctl.
+var sysctls = []struct{ name, value string }{
+	{"user/max_user_namespaces", "0"}, // docker's seccomp profile forbids them
+	{"kernel/dmesg_restrict", "1"},
+	{"kernel/kptr_restrict", "2"},
+	{"kernel/perf_event_paranoid", "2"},
+	{"kernel/sysrq", "0"},
+	// As docker: any user may serve on any port. The agent's, which is 1, stays root's.
+	{"net/ipv4/ip_unprivileged_port_start", "2"},
+	{"net/ipv4/ping_group_range", "0 2147483647"},
+	// Addresses come from the spec, not from the host's router advertisements.
+	{"net/ipv6/conf/all/accept_ra", "0"},
+	{"net/ipv6/conf/default/accept_ra", "0"},
+	{"net/ipv6/conf/all/autoconf", "0"},
+	{"net/ipv6/conf/default/autoconf", "0"},
+	{"net/ipv4/conf/all/accept_redirects", "0"},
+	{"net/ipv4/conf/default/accept_redirects", "0"},
+	{"net/ipv6/conf/all/accept_redirects", "0"},
+	{"net/ipv6/conf/default/accept_redirects", "0"},
+}
+
+func (a *agent) mountSystem(context.Context) error {
+	for _, m := range systemMounts {
+		if err := os.MkdirAll(m.target, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount(m.fstype, m.target, m.fstype, m.flags, m.data); err != nil {
+			return fmt.Errorf("mounting %s: %w", m.target, err)
+		}
+	}
+	for _, s := range sysctls {
+		if err := os.WriteFile(filepath.Join("/proc/sys", s.name), []byte(s.value), 0); err != nil {
+			return fmt.Errorf("setting %s: %w", s.name, err)
+		}
+	}
+	return nil
+}
+
+// containerCgroup makes the container's cgroup, with what controllers there are.
+func containerCgroup() (*os.File, error) {
+	controllers, err := os.ReadFile(filepath.Join(cgroupDir, "cgroup.controllers"))
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range fields(controllers) {
+		// One that cannot be enabled, as misc without a root cgroup, is left out.
+		err := os.WriteFile(filepath.Join(cgroupDir, "cgroup.subtree_control"), []byte("+"+c), 0)
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOENT) {
+			return nil, fmt.Errorf("enabling the %s controller: %w", c, err)
+		}
+	}
+	dir := filepath.Join(cgroupDir, "container")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, err
+	}
+	return os.Open(dir)
+}
