@@ -235,6 +235,13 @@ func (s Spec) Check() error {
 	if len(p.Args) == 0 || p.Args[0] == "" {
 		bad("process.args: empty")
 	}
+	// null would be a second way to say "empty", with another digest.
+	if p.Env == nil {
+		bad("process.env: missing or null")
+	}
+	if p.Capabilities == nil {
+		bad("process.capabilities: missing or null")
+	}
 	for i, arg := range p.Args {
 		if strings.ContainsRune(arg, 0) {
 			bad("process.args[%d]: holds a NUL", i)

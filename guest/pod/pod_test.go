@@ -119,6 +119,8 @@ func TestCheck(t *testing.T) {
 		{"image.verity.dataBlocks: 2199023255552", func(s *Spec) { s.Image.Verity.DataBlocks = 1 << 41 }},
 		{"process.args: empty", func(s *Spec) { s.Process.Args = nil }},
 		{"process.args[1]: holds a NUL", func(s *Spec) { s.Process.Args = []string{"a", "b\x00"} }},
+		{"process.env: missing or null", func(s *Spec) { s.Process.Env = nil }},
+		{"process.capabilities: missing or null", func(s *Spec) { s.Process.Capabilities = nil }},
 		{`process.env[0]: "PATH"`, func(s *Spec) { s.Process.Env = []string{"PATH"} }},
 		{`process.env[0]: "=x"`, func(s *Spec) { s.Process.Env = []string{"=x"} }},
 		{"process.env[1]: A stands twice", func(s *Spec) { s.Process.Env = []string{"A=1", "A=2"} }},
