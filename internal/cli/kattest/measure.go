@@ -217,7 +217,7 @@ func (f measureFlags) read() (inputs, error) {
 		f.kernel = filepath.Join(f.stack, stack.Kernel)
 		f.initrd = filepath.Join(f.stack, stack.Initrd)
 	}
-	image, err := readBounded(f.firmware, measure.MaxFirmware)
+	image, err := readUpTo(f.firmware, measure.MaxFirmware)
 	if err != nil {
 		return inputs{}, err
 	}
@@ -230,8 +230,8 @@ func (f measureFlags) read() (inputs, error) {
 	return in, err
 }
 
-// readBounded reads a file of at most limit bytes.
-func readBounded(name string, limit int64) ([]byte, error) {
+// readUpTo reads a file of at most limit bytes.
+func readUpTo(name string, limit int64) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
@@ -282,7 +282,7 @@ func (in inputs) measure(shapes []measure.Shape) (measurements, error) {
 }
 
 func readSigner(name string) (crypto.Signer, error) {
-	pem, err := readBounded(name, 1<<20)
+	pem, err := readUpTo(name, 1<<20)
 	if err != nil {
 		return nil, err
 	}
