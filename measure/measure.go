@@ -128,12 +128,12 @@ func Measure(fw *Firmware, hashes *KernelHashes, shape Shape) (Digest, error) {
 
 // section adds the pages of a metadata section.
 func (d Digest) section(s section, fw *Firmware, hashes *KernelHashes) Digest {
-	pageType, contents := s.kind.pageType(), Digest{}
+	pageType := s.kind.pageType()
 	if s.kind == sectionKernelHashes && hashes != nil {
 		pageType = PageNormal
 	}
 	for gpa := uint64(s.gpa); gpa < uint64(s.gpa)+uint64(s.size); gpa += PageSize {
-		contents = Digest{}
+		var contents Digest
 		if pageType == PageNormal {
 			contents = hashPage(hashes.page(fw.hashTable, gpa))
 		}
