@@ -54,7 +54,7 @@ func (v *verification) checkNonce() {
 	case p.Nonce != nil:
 		v.compare(Check{
 			Code: CodeNonce, Expected: hex.EncodeToString(p.Nonce), Found: e.Nonce.String(),
-			Reason: "the answer is to another challenge: a replay",
+			Reason: "the answer is to another challenge: replayed",
 		})
 	case p.WithoutNonce:
 		v.skip(CodeNonce, e.Nonce.String(), "--without-nonce: the answer may be an old one")
@@ -137,9 +137,9 @@ func unknownLaunch(refs []Reference) string {
 	for _, n := range counts {
 		text = append(text, strconv.Itoa(n))
 	}
-	s := fmt.Sprintf("not one of the %d known launches", len(refs))
+	s := fmt.Sprintf("not one of the %d digests given", len(refs))
 	if len(text) > 0 {
-		s += " (vCPUs " + strings.Join(text, ", ") + ")"
+		s = fmt.Sprintf("not one of the release's %d launches (vCPUs %s)", len(refs), strings.Join(text, ", "))
 	}
 	return s + "; another firmware, kernel, initrd, command line, number of vCPUs, CPU model or guest features each give another digest"
 }
@@ -157,7 +157,7 @@ func (v *verification) checkHostData() {
 	default:
 		v.compare(Check{
 			Code: CodeHostData, Expected: hex.EncodeToString(v.policy.HostData[:]), Found: found,
-			Reason: "the guest was launched with another spec: another image, arguments, environment or setting",
+			Reason: "the guest was launched with another launch spec: another image, arguments, environment or setting",
 		})
 	}
 }

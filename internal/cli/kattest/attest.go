@@ -1,5 +1,137 @@
 package kattest
 
-import "github.com/spf13/cobra"
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
 
-func newAttest() *cobra.Command { return &cobra.Command{Use: "attest"} }
+	"github.com/spf13/cobra"
+
+	"github.com/kraudcloud/kattest/guest/evidence"
+	"github.com/kraudcloud/kattest/internal/cli"
+	"github.com/kraudcloud/kattest/verifier"
+)
+
+func newAttest() *cobra.Command {
+	var f judgeFlags
+	var save string
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "attest ADDR",
+		Short: "Challenge a running guest and judge its answer",
+		Long: `Ask the guest's agent at ADDR (HOST:PORT) for evidence over a fresh nonce, and
+judge it as verify does. That the connection ends at the key which the report
+binds is one of the checks; no certificate authority takes part.`,
+		Example: `  kattest attest --release release.json --key release.pub --spec spec.json 127.0.0.1:4711`,
+		Args:    cli.Args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.check(cmd.Flags(), true); err != nil {
+				return err
+			}
+			if f.reportData != "" || f.withoutNonce {
+				return cli.Usage(errors.New("attest makes a nonce of its own: --report-data and --without-nonce have no place"), "'kattest verify' judges what was kept with --save")
+			}
+			if _, _, err := net.SplitHostPort(args[0]); err != nil {
+				return cli.Usage(fmt.Errorf("ADDR: %w", err), "want HOST:PORT, as cradle-snp run prints it")
+			}
+			p, err := f.policy()
+			if err != nil {
+				return err
+			}
+			if p.Nonce == nil {
+				p.Nonce = make([]byte, 32)
+				_, _ = rand.Read(p.Nonce) // never fails, by its documentation
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			data, key, err := challenge(ctx, args[0], p.Nonce)
+			if err != nil {
+				return &cli.Error{Code: cli.ExitUnavailable, Err: fmt.Errorf("asking %s for evidence: %w", args[0], err), Hint: "is the guest's agent serving there?"}
+			}
+			if save != "" {
+				if err := writeAtomically(save, data); err != nil {
+					return err
+				}
+			}
+			in, err := verifier.ParseInput(data)
+			if err == nil && in.Evidence == nil {
+				err = errors.New("not evidence in JSON")
+			}
+			if err != nil {
+				return cli.Usage(fmt.Errorf("the answer of %s: %w", args[0], err), "what answers there is no agent, or lies")
+			}
+			p.TLSKey = key
+			return f.judge(cmd, in, p)
+		},
+	}
+	f.register(cmd.Flags())
+	cmd.Flags().StringVar(&save, "save", "", "keep the evidence in this file")
+	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait for the answer")
+	return cmd
+}
+
+// challenge asks for evidence over nonce and returns the answer, and the key
+// (DER SubjectPublicKeyInfo) at which the connection ended. It trusts nothing:
+// the verifier compares that key with the one that the report binds.
+func challenge(ctx context.Context, addr string, nonce []byte) (answer, key []byte, err error) {
+	body, err := json.Marshal(evidence.Challenge{MediaType: evidence.ChallengeMediaType, Nonce: nonce})
+	if err != nil {
+		return nil, nil, err
+	}
+	client := &http.Client{
+		Transport: &http.Transport{
+			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true},
+			DisableKeepAlives:      true,
+			DisableCompression:     true,
+			MaxResponseHeaderBytes: 16 << 10,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	target := url.URL{Scheme: "https", Host: addr, Path: evidence.ChallengePath}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target.String(), bytes.NewReader(body))
+	if err != nil {
+		return nil, nil, err
+	}
+	req.Header.Set("Content-Type", evidence.ChallengeMediaType)
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
+		return nil, nil, fmt.Errorf("status %s: %.200q", resp.Status, text)
+	}
+	if answer, err = readAll("the answer", resp.Body, evidence.MaxSize); err != nil {
+		return nil, nil, err
+	}
+	return answer, resp.TLS.PeerCertificates[0].RawSubjectPublicKeyInfo, nil
+}
+
+// writeAtomically writes a file as a whole or not at all.
+func writeAtomically(name string, data []byte) error {
+	temp, err := os.CreateTemp(filepath.Dir(name), ".kattest-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temp.Name())
+	if _, err := temp.Write(data); err != nil {
+		temp.Close()
+		return err
+	}
+	if err := temp.Close(); err != nil {
+		return err
+	}
+	return os.Rename(temp.Name(), name)
+}

@@ -1,0 +1,326 @@
+package kattest
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/kraudcloud/kattest/guest/evidence"
+	"github.com/kraudcloud/kattest/guest/pod"
+	"github.com/kraudcloud/kattest/internal/cli"
+	"github.com/kraudcloud/kattest/measure"
+	"github.com/kraudcloud/kattest/measure/release"
+	"github.com/kraudcloud/kattest/verifier"
+)
+
+// judgeFlags say what is demanded of evidence. verify and attest share them.
+type judgeFlags struct {
+	release, key, nonce, reportData string
+	measurements                    []string
+	spec, hostData                  string
+	vcek, trustSimulated            string
+	cspID, minTCB, at, output       string
+	vcpus                           int
+	vmpl                            uint32
+	authenticityOnly                bool
+
+	withoutMeasurement, withoutNonce, withoutHostData, withoutVMPL     bool
+	withoutDebug, withoutMigration, withoutCommitted, withoutProviders bool
+}
+
+func (f *judgeFlags) register(flags *pflag.FlagSet) {
+	flags.StringVar(&f.release, "release", "", "release bundle that holds the launch digests to accept")
+	flags.StringVar(&f.key, "key", "", "public key, PEM, that signed the release")
+	flags.StringArrayVar(&f.measurements, "measurement", nil, "launch digest to accept, 96 hexadecimal digits; may be given more than once")
+	flags.IntVar(&f.vcpus, "vcpus", 0, "number of vCPUs that the release's launch must have (default any that it holds)")
+	flags.StringVar(&f.nonce, "nonce", "", "nonce of the challenge, hexadecimal")
+	flags.StringVar(&f.reportData, "report-data", "", "REPORT_DATA to expect, 128 hexadecimal digits")
+	flags.StringVar(&f.spec, "spec", "", "launch spec of the workload to expect")
+	flags.StringVar(&f.hostData, "host-data", "", "HOST_DATA to expect, 64 hexadecimal digits")
+	flags.Uint32Var(&f.vmpl, "vmpl", 0, "privilege level to expect, 0 to 3")
+	flags.StringVar(&f.minTCB, "min-tcb", "", "least TCB: bootloader=N,tee=N,snp=N,microcode=N and on Turin fmc=N")
+	flags.StringVar(&f.cspID, "csp-id", "", "cloud provider that a VLEK must name")
+	flags.StringVar(&f.vcek, "vcek", "", "certificate of the VCEK or VLEK, DER or PEM, in place of the one with the report")
+	flags.StringVar(&f.at, "at", "", "time to judge certificates at, RFC 3339 (default now)")
+	flags.StringVar(&f.trustSimulated, "trust-simulated", "", "trust this chain (PEM, ASK then ARK) of a SIMULATED processor, and nothing else")
+	flags.BoolVar(&f.authenticityOnly, "authenticity-only", false, "judge signature and certificates alone, and nothing that the report says")
+	flags.BoolVar(&f.withoutMeasurement, "without-measurement", false, "accept any boot stack")
+	flags.BoolVar(&f.withoutNonce, "without-nonce", false, "accept an answer that may be an old one")
+	flags.BoolVar(&f.withoutHostData, "without-host-data", false, "accept any workload")
+	flags.BoolVar(&f.withoutVMPL, "without-vmpl", false, "accept any privilege level")
+	flags.BoolVar(&f.withoutDebug, "without-debug-check", false, "accept a guest that the host can read")
+	flags.BoolVar(&f.withoutMigration, "without-migration-check", false, "accept a guest with a migration agent")
+	flags.BoolVar(&f.withoutCommitted, "without-committed-check", false, "accept provisional firmware")
+	flags.BoolVar(&f.withoutProviders, "without-csp-id", false, "accept a VLEK of any cloud provider")
+	flags.StringVar(&f.output, "output", "text", "form of the answer: text or json")
+}
+
+// exclusive are flags that contradict each other, and of which one is needed.
+var exclusive = []struct {
+	flags []string
+	what  string
+}{
+	{[]string{"release", "measurement", "without-measurement"}, "which boot stack to expect"},
+	{[]string{"nonce", "report-data", "without-nonce"}, "which question the report answers"},
+	{[]string{"spec", "host-data", "without-host-data"}, "which workload to expect"},
+}
+
+// check refuses a command line that contradicts itself or leaves a question
+// open. fresh says that the command makes a nonce itself.
+func (f *judgeFlags) check(flags *pflag.FlagSet, fresh bool) error {
+	if f.output != "text" && f.output != "json" {
+		return cli.Usage(fmt.Errorf("--output: %q is neither text nor json", f.output), "")
+	}
+	if (f.release == "") != (f.key == "") {
+		return cli.Usage(errors.New("--release and --key belong together"), "a release without the publisher's key proves nothing")
+	}
+	if f.vcpus != 0 && (f.vcpus < 0 || f.release == "") {
+		return cli.Usage(errors.New("--vcpus: want a positive number, with --release"), "")
+	}
+	if f.vmpl > 3 {
+		return cli.Usage(fmt.Errorf("--vmpl: %d is not 0 to 3", f.vmpl), "")
+	}
+	for _, pair := range [][2]string{{"csp-id", "without-csp-id"}, {"vmpl", "without-vmpl"}} {
+		if flags.Changed(pair[0]) && flags.Changed(pair[1]) {
+			return cli.Usage(fmt.Errorf("--%s and --%s contradict each other", pair[0], pair[1]), "")
+		}
+	}
+	for _, group := range exclusive {
+		var given []string
+		for _, name := range group.flags {
+			if flags.Changed(name) {
+				given = append(given, "--"+name)
+			}
+		}
+		switch {
+		case f.authenticityOnly && len(given) > 0:
+			return cli.Usage(fmt.Errorf("--authenticity-only and %s contradict each other", given[0]), "")
+		case len(given) > 1:
+			return cli.Usage(fmt.Errorf("%s contradict each other", strings.Join(given, " and ")), "give one")
+		case len(given) == 0 && !f.authenticityOnly && !(fresh && group.flags[0] == "nonce"):
+			return cli.Usage(fmt.Errorf("nothing says %s", group.what), "give one of --"+strings.Join(group.flags, ", --"))
+		}
+	}
+	return nil
+}
+
+// policy reads what the flags name. Every error is a usage error but a
+// release's bad signature.
+func (f *judgeFlags) policy() (verifier.Policy, error) {
+	p := verifier.Policy{
+		Time: time.Now(), AuthenticityOnly: f.authenticityOnly, VCPUs: f.vcpus, VMPL: f.vmpl, CSPID: f.cspID,
+		WithoutMeasurement: f.withoutMeasurement, WithoutNonce: f.withoutNonce, WithoutHostData: f.withoutHostData,
+		WithoutVMPL: f.withoutVMPL, WithoutDebug: f.withoutDebug, WithoutMigration: f.withoutMigration,
+		WithoutCommitted: f.withoutCommitted, WithoutCSPID: f.withoutProviders,
+	}
+	for _, read := range []func(*verifier.Policy) error{f.readValues, f.readCertificates, f.readSpec, f.readRelease} {
+		if err := read(&p); err != nil {
+			if _, ok := errors.AsType[*cli.Error](err); ok {
+				return verifier.Policy{}, err
+			}
+			return verifier.Policy{}, cli.Usage(err, "")
+		}
+	}
+	return p, nil
+}
+
+func (f *judgeFlags) readValues(p *verifier.Policy) error {
+	var err error
+	if f.at != "" {
+		if p.Time, err = time.Parse(time.RFC3339, f.at); err != nil {
+			return fmt.Errorf("--at: %q is not a time such as 2026-01-31T12:00:00Z", f.at)
+		}
+	}
+	if f.nonce != "" {
+		if p.Nonce, err = hex.DecodeString(f.nonce); err != nil || len(p.Nonce) < evidence.MinNonce || len(p.Nonce) > evidence.MaxNonce {
+			return fmt.Errorf("--nonce: want %d to %d bytes in hexadecimal", evidence.MinNonce, evidence.MaxNonce)
+		}
+	}
+	if f.reportData != "" {
+		p.ReportData = new([64]byte)
+		if err := readHex(p.ReportData[:], "--report-data", f.reportData); err != nil {
+			return err
+		}
+	}
+	if f.hostData != "" {
+		p.HostData = new([32]byte)
+		if err := readHex(p.HostData[:], "--host-data", f.hostData); err != nil {
+			return err
+		}
+	}
+	for _, text := range f.measurements {
+		digest, err := measure.ParseDigest(text)
+		if err != nil {
+			return fmt.Errorf("--measurement: %w", err)
+		}
+		p.References = append(p.References, verifier.Reference{Measurement: digest, Label: "the digest given"})
+	}
+	if f.minTCB != "" {
+		tcb, err := verifier.ParseTCB(f.minTCB)
+		if err != nil {
+			return fmt.Errorf("--min-tcb: %w", err)
+		}
+		p.MinimumTCB = &tcb
+	}
+	return nil
+}
+
+func readHex(to []byte, flag, text string) error {
+	b, err := hex.DecodeString(text)
+	if err != nil || len(b) != len(to) {
+		return fmt.Errorf("%s: want %d hexadecimal digits", flag, 2*len(to))
+	}
+	copy(to, b)
+	return nil
+}
+
+func (f *judgeFlags) readCertificates(p *verifier.Policy) error {
+	if f.vcek != "" {
+		data, err := readLimited(f.vcek, evidence.MaxCertificates)
+		if err != nil {
+			return err
+		}
+		if p.VCEK, err = verifier.ParseCertificate(data); err != nil {
+			return fmt.Errorf("--vcek %s: %w", f.vcek, err)
+		}
+	}
+	if f.trustSimulated != "" {
+		data, err := readLimited(f.trustSimulated, evidence.MaxCertificates)
+		if err != nil {
+			return err
+		}
+		if p.SimulatedChain, err = verifier.ParseSimulatedChain(data); err != nil {
+			return fmt.Errorf("--trust-simulated %s: %w", f.trustSimulated, err)
+		}
+	}
+	return nil
+}
+
+func (f *judgeFlags) readSpec(p *verifier.Policy) error {
+	if f.spec == "" {
+		return nil
+	}
+	data, err := readLimited(f.spec, pod.MaxSize)
+	if err != nil {
+		return err
+	}
+	spec, err := pod.ParseText(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.spec, err)
+	}
+	hostData, err := spec.HostData()
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.spec, err)
+	}
+	p.HostData = (*[32]byte)(&hostData)
+	return nil
+}
+
+func (f *judgeFlags) readRelease(p *verifier.Policy) error {
+	if f.release == "" {
+		return nil
+	}
+	pem, err := readLimited(f.key, 64<<10)
+	if err != nil {
+		return err
+	}
+	key, err := release.ParsePublicKey(pem)
+	if err != nil {
+		return fmt.Errorf("--key %s: %w", f.key, err)
+	}
+	bundle, err := readLimited(f.release, release.MaxBundle)
+	if err != nil {
+		return err
+	}
+	rel, err := release.Open(bundle, key)
+	if errors.Is(err, release.ErrSignature) {
+		return &cli.Error{
+			Code: cli.ExitSignature, Err: fmt.Errorf("release %s is not signed by %s: it was changed, or signed with another key: %w", f.release, f.key, err),
+			Hint: "take the publisher's key from where you trust it, and the release anew",
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.release, err)
+	}
+	p.RequiredBits, p.ForbiddenBits = verifier.GuestPolicy(rel.Policy.Required), verifier.GuestPolicy(rel.Policy.Forbidden)
+	for _, e := range rel.Table {
+		p.References = append(p.References, verifier.Reference{
+			Measurement: e.Measurement, VCPUs: e.VCPUs,
+			Label: fmt.Sprintf("%v, %d vCPUs, CPU %s (signature 0x%x), guest features 0x%x", e.VMM, e.VCPUs, e.CPU, e.CPUSignature, e.GuestFeatures),
+		})
+	}
+	return nil
+}
+
+// readLimited reads a file of at most limit bytes.
+func readLimited(name string, limit int64) ([]byte, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return readAll(name, file, limit)
+}
+
+func readAll(name string, r io.Reader, limit int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", name, err)
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("%s: more than %d bytes", name, limit)
+	}
+	return data, nil
+}
+
+// readInput reads what is to be judged: a file, or standard input for "-".
+func readInput(cmd *cobra.Command, name string) (verifier.Input, error) {
+	var data []byte
+	var err error
+	if name == "-" {
+		data, err = readAll("standard input", cmd.InOrStdin(), verifier.MaxInput)
+	} else {
+		data, err = readLimited(name, verifier.MaxInput)
+	}
+	if err != nil {
+		return verifier.Input{}, cli.Usage(err, "")
+	}
+	in, err := verifier.ParseInput(data)
+	if err != nil {
+		return verifier.Input{}, cli.Usage(fmt.Errorf("%s: %w", name, err), "want a report of 1184 bytes, one with its certificate table, or evidence in JSON")
+	}
+	return in, nil
+}
+
+// judge prints the verdict and returns the exit code that goes with it.
+func (f *judgeFlags) judge(cmd *cobra.Command, in verifier.Input, p verifier.Policy) error {
+	result, err := verifier.Verify(in, p)
+	if err != nil {
+		return err
+	}
+	if f.output == "json" {
+		err = writeJSON(cmd.OutOrStdout(), result)
+	} else {
+		err = writeVerdict(cmd.OutOrStdout(), result)
+	}
+	if err != nil {
+		return fmt.Errorf("writing the result: %w", err)
+	}
+	switch result.Verdict {
+	case verifier.Verified, verifier.Authentic:
+		return nil
+	case verifier.Mismatch:
+		return &cli.Silent{Code: cli.ExitMismatch}
+	case verifier.Unavailable:
+		return &cli.Silent{Code: cli.ExitUnavailable}
+	default:
+		return &cli.Silent{Code: cli.ExitSignature}
+	}
+}
