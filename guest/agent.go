@@ -81,6 +81,7 @@ func (a *agent) steps() []step {
 	return []step{
 		{"mounts", a.mountSystem},
 		{"control port", a.openControl},
+		{"kernel settings", setSysctls},
 		{"platform", a.openPlatform},
 		{"launch spec", a.readSpec},
 		{"image", a.mountImage},

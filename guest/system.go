@@ -38,7 +38,6 @@ var sysctls = []struct{ name, value string }{
 	{"kernel/dmesg_restrict", "1"},
 	{"kernel/kptr_restrict", "2"},
 	{"kernel/perf_event_paranoid", "2"},
-	{"kernel/sysrq", "0"},
 	// As docker: any user may serve on any port. The agent's, which is 1, stays root's.
 	{"net/ipv4/ip_unprivileged_port_start", "2"},
 	{"net/ipv4/ping_group_range", "0 2147483647"},
@@ -62,6 +61,10 @@ func (a *agent) mountSystem(context.Context) error {
 			return fmt.Errorf("mounting %s: %w", m.target, err)
 		}
 	}
+	return nil
+}
+
+func setSysctls(context.Context) error {
 	for _, s := range sysctls {
 		if err := os.WriteFile(filepath.Join("/proc/sys", s.name), []byte(s.value), 0); err != nil {
 			return fmt.Errorf("setting %s: %w", s.name, err)

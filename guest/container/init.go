@@ -60,7 +60,7 @@ func become(config io.Reader) error {
 		{"closing the agent's descriptors", closeOthers},
 	} {
 		if err := step.do(); err != nil {
-			return fmt.Errorf("container: %s: %w", step.what, err)
+			return fmt.Errorf("%s: %w", step.what, err)
 		}
 	}
 	return execute(c.Process)
@@ -99,7 +99,7 @@ func closeOthers() error {
 }
 
 func newKeyring() error {
-	_, err := unix.KeyctlJoinSessionKeyring("")
+	_, err := unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0)
 	return err
 }
 
@@ -136,23 +136,23 @@ func setLimits() error {
 func execute(p pod.Process) error {
 	u, err := resolveUser(p.User)
 	if err != nil {
-		return fmt.Errorf("container: %w", err)
+		return fmt.Errorf("%w", err)
 	}
 	env := withHome(p.Env, u.Home)
 	// /dev/stdout opens the pipe anew, which its owner alone may.
 	for _, fd := range []int{1, 2} {
 		if err := unix.Fchown(fd, u.Uid, u.Gid); err != nil {
-			return fmt.Errorf("container: giving descriptor %d to the user: %w", fd, err)
+			return fmt.Errorf("giving descriptor %d to the user: %w", fd, err)
 		}
 	}
 	if err := os.MkdirAll(p.WorkingDir, 0o755); err != nil {
-		return fmt.Errorf("container: making the working directory: %w", err)
+		return fmt.Errorf("making the working directory: %w", err)
 	}
 	if err := unix.Chdir(p.WorkingDir); err != nil {
-		return fmt.Errorf("container: entering the working directory %s: %w", p.WorkingDir, err)
+		return fmt.Errorf("entering the working directory %s: %w", p.WorkingDir, err)
 	}
 	if err := takeIdentity(u, p.Capabilities); err != nil {
-		return fmt.Errorf("container: %w", err)
+		return fmt.Errorf("%w", err)
 	}
 	file, err := lookup(p.Args[0], env)
 	if err != nil {
