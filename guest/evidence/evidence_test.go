@@ -1,0 +1,64 @@
+package evidence_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kraudcloud/kattest/guest/evidence"
+)
+
+// The vector is made by the formula of docs/spec/evidence.md in Python:
+//
+//	F = lambda b: struct.pack('<I', len(b)) + b
+//	E = hashlib.sha256(bytes(32) + F(b'name') + F(b'value')).digest()
+//	hashlib.sha512(F(b'kattest evidence v1') + F(b'0123456789abcdef') + F(b'key') + F(E)).hexdigest()
+func TestReportData(t *testing.T) {
+	e := evidence.Evidence{
+		Nonce: []byte("0123456789abcdef"), PublicKey: []byte("key"),
+		Events: []evidence.Event{{Name: "name", Value: "value"}},
+	}
+	const want = "17ab8ab730e0032f65508076773e13beefd3a12dcfb05b775356a1944b74e63441f99fa9050feb23032ab5186d6630c0d7d2986841964d67b72b611b2ca0c2a4"
+	if got := fmt.Sprintf("%x", e.ReportData()); got != want {
+		t.Errorf("REPORT_DATA %s, want %s", got, want)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	seed, err := json.Marshal(evidence.Evidence{
+		MediaType: evidence.MediaType, Report: make([]byte, evidence.ReportSize), Nonce: make([]byte, 16), PublicKey: []byte{1},
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(seed)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		e, err := evidence.Parse(data)
+		if err != nil {
+			if diff := cmp.Diff(evidence.Evidence{}, e); diff != "" {
+				t.Errorf("an error with a value:\n%s", diff)
+			}
+			return
+		}
+		again, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e2, err := evidence.Parse(again); err != nil || cmp.Diff(e, e2) != "" {
+			t.Errorf("does not re-encode to itself: %v", err)
+		}
+	})
+}
+
+func FuzzParseChallenge(f *testing.F) {
+	f.Add([]byte(`{"mediaType":"` + evidence.ChallengeMediaType + `","nonce":"00112233445566778899aabbccddeeff"}`))
+	f.Add([]byte(`{"nonce":""}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := evidence.ParseChallenge(data)
+		if (err == nil) != (len(c.Nonce) > 0) {
+			t.Errorf("nonce %s with error %v", c.Nonce, err)
+		}
+	})
+}
