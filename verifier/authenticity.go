@@ -137,7 +137,7 @@ func (v *verification) collateralHint(key SigningKey) string {
 // chain alone, and its dates.
 func (v *verification) checkTrust(e endorsement) error {
 	v.simulated = e.simulated
-	check := Check{Code: CodeChain, Outcome: Fail, Found: e.cert.Issuer.CommonName}
+	check := Check{Code: CodeChain, Outcome: Fail, Found: fmt.Sprintf("%q", e.cert.Issuer.CommonName)}
 	var chain []*x509.Certificate
 	if v.policy.SimulatedChain != nil {
 		if len(v.policy.SimulatedChain) != 2 {
