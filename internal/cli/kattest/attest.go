@@ -12,8 +12,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -60,7 +58,7 @@ binds is one of the checks; no certificate authority takes part.`,
 				return &cli.Error{Code: cli.ExitUnavailable, Err: fmt.Errorf("asking %s for evidence: %w", args[0], err), Hint: "is the guest's agent serving there?"}
 			}
 			if save != "" {
-				if err := writeAtomically(save, data); err != nil {
+				if err := writeAtomic(save, data); err != nil {
 					return err
 				}
 			}
@@ -117,21 +115,4 @@ func challenge(ctx context.Context, addr string, nonce []byte) (answer, key []by
 		return nil, nil, err
 	}
 	return answer, resp.TLS.PeerCertificates[0].RawSubjectPublicKeyInfo, nil
-}
-
-// writeAtomically writes a file as a whole or not at all.
-func writeAtomically(name string, data []byte) error {
-	temp, err := os.CreateTemp(filepath.Dir(name), ".kattest-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(temp.Name())
-	if _, err := temp.Write(data); err != nil {
-		temp.Close()
-		return err
-	}
-	if err := temp.Close(); err != nil {
-		return err
-	}
-	return os.Rename(temp.Name(), name)
 }

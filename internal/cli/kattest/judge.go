@@ -4,8 +4,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -16,7 +14,6 @@ import (
 	"github.com/kraudcloud/kattest/guest/pod"
 	"github.com/kraudcloud/kattest/internal/cli"
 	"github.com/kraudcloud/kattest/measure"
-	"github.com/kraudcloud/kattest/measure/release"
 	"github.com/kraudcloud/kattest/verifier"
 )
 
@@ -227,27 +224,9 @@ func (f *judgeFlags) readRelease(p *verifier.Policy) error {
 	if f.release == "" {
 		return nil
 	}
-	pem, err := readLimited(f.key, 64<<10)
+	rel, err := openRelease(f.release, f.key)
 	if err != nil {
 		return err
-	}
-	key, err := release.ParsePublicKey(pem)
-	if err != nil {
-		return fmt.Errorf("--key %s: %w", f.key, err)
-	}
-	bundle, err := readLimited(f.release, release.MaxBundle)
-	if err != nil {
-		return err
-	}
-	rel, err := release.Open(bundle, key)
-	if errors.Is(err, release.ErrSignature) {
-		return &cli.Error{
-			Code: cli.ExitSignature, Err: fmt.Errorf("release %s is not signed by %s: it was changed, or signed with another key: %w", f.release, f.key, err),
-			Hint: "take the publisher's key from where you trust it, and the release anew",
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", f.release, err)
 	}
 	p.RequiredBits, p.ForbiddenBits = verifier.GuestPolicy(rel.Policy.Required), verifier.GuestPolicy(rel.Policy.Forbidden)
 	for _, e := range rel.Table {
@@ -257,27 +236,6 @@ func (f *judgeFlags) readRelease(p *verifier.Policy) error {
 		})
 	}
 	return nil
-}
-
-// readLimited reads a file of at most limit bytes.
-func readLimited(name string, limit int64) ([]byte, error) {
-	file, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	return readAll(name, file, limit)
-}
-
-func readAll(name string, r io.Reader, limit int64) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", name, err)
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s: more than %d bytes", name, limit)
-	}
-	return data, nil
 }
 
 // readInput reads what is to be judged: a file, or standard input for "-".

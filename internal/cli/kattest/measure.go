@@ -30,6 +30,7 @@ type measureFlags struct {
 	output   string
 
 	sign, bundle string
+	release, key string
 }
 
 func newMeasure() *cobra.Command {
@@ -44,11 +45,15 @@ vCPUs of that model. One digest for each combination of --vcpus and CPU.
 --sign writes a release: the stack's components and the digests, signed. A key:
   openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out release.key
   openssl pkey -in release.key -pubout -out release.pub
-The password of an encrypted key is taken from COSIGN_PASSWORD.`,
+The password of an encrypted key is taken from COSIGN_PASSWORD.
+
+--release holds the stack against a release: its signature, and that these very
+bytes are its components and give its digests.`,
 		Example: `  kattest measure --stack DIR --vcpus 1,2,4 --cpu EPYC-v4,EPYC-Milan-v2
   kattest measure --firmware OVMF.fd --kernel vmlinuz --initrd initrd.cpio \
       --cmdline 'console=ttyS0' --output digest
-  kattest measure --stack DIR --sign release.key --bundle release.json`,
+  kattest measure --stack DIR --sign release.key --bundle release.json
+  kattest measure --stack DIR --release release.json --key release.pub`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
@@ -66,12 +71,17 @@ The password of an encrypted key is taken from COSIGN_PASSWORD.`,
 	flags.StringVar(&f.output, "output", "text", "text, json or digest (the bare digests, one a line)")
 	flags.StringVar(&f.sign, "sign", "", "private key (PEM) to sign a release with; needs --stack and --bundle")
 	flags.StringVar(&f.bundle, "bundle", "", "file to write the release to")
+	flags.StringVar(&f.release, "release", "", "release to hold the stack against; needs --stack and --key")
+	flags.StringVar(&f.key, "key", "", "public key, PEM, that signed the release")
 	return cmd
 }
 
 func (f measureFlags) run(cmd *cobra.Command) error {
 	if err := f.check(cmd); err != nil {
 		return cli.Usage(err, "see 'kattest measure --help'")
+	}
+	if f.release != "" {
+		return f.checkRelease(cmd)
 	}
 	shapes, err := f.shapes()
 	if err != nil {
@@ -103,6 +113,24 @@ func (f measureFlags) run(cmd *cobra.Command) error {
 	return m.write(cmd.OutOrStdout(), f.output)
 }
 
+// checkRelease holds the stack against a release, whose table is the answer.
+func (f measureFlags) checkRelease(cmd *cobra.Command) error {
+	r, err := openRelease(f.release, f.key)
+	if err != nil {
+		return err
+	}
+	in, err := f.read()
+	if err != nil {
+		return cli.Usage(err, "")
+	}
+	if err := in.compare(r); err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "release %s: signed by %s, and the stack gives its %d digests\n", f.release, f.key, len(r.Table))
+	m := measurements{MediaType: measurementMediaType, KernelHashes: true, Table: r.Table}
+	return m.write(cmd.OutOrStdout(), f.output)
+}
+
 // check refuses flags that contradict each other.
 func (f measureFlags) check(cmd *cobra.Command) error {
 	given := func(name string) bool { return cmd.Flags().Changed(name) }
@@ -130,6 +158,19 @@ func (f measureFlags) check(cmd *cobra.Command) error {
 	}
 	if given("sign") && !given("stack") {
 		bad("--sign needs --stack, which names the components and the lock")
+	}
+	if given("release") != given("key") {
+		bad("--release and --key go together: a release without its publisher's key proves nothing")
+	}
+	if given("release") {
+		if !given("stack") {
+			bad("--release needs --stack, which is held against it")
+		}
+		for _, name := range []string{"vcpus", "cpu", "cpu-sig", "guest-features", "vmm", "sign"} {
+			if given(name) {
+				bad("--release and --%s: the release names its own", name)
+			}
+		}
 	}
 	switch f.output {
 	case "text", "json", "digest":
@@ -217,7 +258,7 @@ func (f measureFlags) read() (inputs, error) {
 		f.kernel = filepath.Join(f.stack, stack.Kernel)
 		f.initrd = filepath.Join(f.stack, stack.Initrd)
 	}
-	image, err := readUpTo(f.firmware, measure.MaxFirmware)
+	image, err := readLimited(f.firmware, measure.MaxFirmware)
 	if err != nil {
 		return inputs{}, err
 	}
@@ -228,23 +269,6 @@ func (f measureFlags) read() (inputs, error) {
 		in.hashes, err = hashKernel(f.kernel, f.initrd, in.cmdline)
 	}
 	return in, err
-}
-
-// readUpTo reads a file of at most limit bytes.
-func readUpTo(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s: more than %d bytes", name, limit)
-	}
-	return data, nil
 }
 
 func hashKernel(kernel, initrd, cmdline string) (*measure.KernelHashes, error) {
@@ -282,7 +306,7 @@ func (in inputs) measure(shapes []measure.Shape) (measurements, error) {
 }
 
 func readSigner(name string) (crypto.Signer, error) {
-	pem, err := readUpTo(name, 1<<20)
+	pem, err := readLimited(name, 1<<20)
 	if err != nil {
 		return nil, err
 	}
@@ -314,23 +338,4 @@ func (in inputs) publish(ctx context.Context, m measurements, key crypto.Signer,
 		return err
 	}
 	return writeAtomic(file, b)
-}
-
-func writeAtomic(name string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), ".kattest-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	if _, err := f.Write(data); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := errors.Join(f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
 }

@@ -1,0 +1,80 @@
+package kattest
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/kraudcloud/kattest/internal/cli"
+	"github.com/kraudcloud/kattest/measure"
+	"github.com/kraudcloud/kattest/measure/release"
+)
+
+// openRelease reads the release in file, which the key in keyFile must have signed.
+func openRelease(file, keyFile string) (release.Release, error) {
+	pem, err := readLimited(keyFile, 64<<10)
+	if err != nil {
+		return release.Release{}, cli.Usage(err, "")
+	}
+	key, err := release.ParsePublicKey(pem)
+	if err != nil {
+		return release.Release{}, cli.Usage(fmt.Errorf("--key %s: %w", keyFile, err), "")
+	}
+	bundle, err := readLimited(file, release.MaxBundle)
+	if err != nil {
+		return release.Release{}, cli.Usage(err, "")
+	}
+	r, err := release.Open(bundle, key)
+	switch {
+	case errors.Is(err, release.ErrSignature):
+		return release.Release{}, &cli.Error{
+			Code: cli.ExitSignature,
+			Err:  fmt.Errorf("release %s is not signed by %s: it was changed, or signed with another key: %w", file, keyFile, err),
+			Hint: "take the publisher's key from where you trust it, and the release anew",
+		}
+	case err != nil:
+		return release.Release{}, cli.Usage(fmt.Errorf("%s: %w", file, err), "")
+	}
+	return r, nil
+}
+
+// compare holds what is measured against a release: the same components, from
+// the same lock, with the same command line, that give the same digests. All
+// that differ are reported together.
+func (in inputs) compare(r release.Release) error {
+	var errs []error
+	differ := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if r.Lock != in.stack.Lock {
+		differ("lock: SHA-256 %s, the release has %s", in.stack.Lock, r.Lock)
+	}
+	if r.Cmdline != in.stack.Cmdline {
+		differ("command line: %q, the release has %q", in.stack.Cmdline, r.Cmdline)
+	}
+	for _, c := range r.Components {
+		f, ok := in.stack.File(c.Name)
+		switch {
+		case !ok:
+			differ("%s: not in the stack", c.Name)
+		case f.SHA256 != c.SHA256.String():
+			differ("%s: SHA-256 %s, the release has %v", c.Name, f.SHA256, c.SHA256)
+		}
+	}
+	if len(in.stack.Files) > len(r.Components) {
+		differ("%d files, the release has %d", len(in.stack.Files), len(r.Components))
+	}
+	for _, e := range r.Table {
+		d, err := measure.Measure(in.firmware, in.hashes, e.Shape())
+		if err != nil {
+			return cli.Usage(err, "")
+		}
+		if d != e.Measurement {
+			differ("%d vCPUs of %v: digest %v, the release has %v", e.VCPUs, e.Shape().CPU, d, e.Measurement)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return &cli.Error{
+			Code: cli.ExitMismatch, Err: fmt.Errorf("the stack is not the release's: %w", err),
+			Hint: "build the stack from the release's sources, or take the release that belongs to it",
+		}
+	}
+	return nil
+}
