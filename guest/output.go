@@ -2,9 +2,7 @@ package guest
 
 import (
 	"context"
-	"errors"
 	"io"
-	"net"
 	"os"
 	"sync"
 	"time"
@@ -80,20 +78,4 @@ func (l *lossy) Write(p []byte) (int, error) {
 	}
 	l.stalled = err != nil
 	return len(p), nil
-}
-
-type limitedConn struct {
-	net.Conn
-	open chan struct{}
-	once sync.Once
-}
-
-// Close closes the connection and makes room for another.
-func (c *limitedConn) Close() error {
-	err := c.Conn.Close()
-	c.once.Do(func() { <-c.open })
-	if errors.Is(err, net.ErrClosed) {
-		return nil
-	}
-	return err
 }

@@ -18,6 +18,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/kraudcloud/kattest/guest/evidence"
@@ -204,4 +205,16 @@ func (l *limited) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	return &limitedConn{Conn: conn, open: l.open}, nil
+}
+
+type limitedConn struct {
+	net.Conn
+	open chan struct{}
+	once sync.Once
+}
+
+// Close closes the connection and makes room for another.
+func (c *limitedConn) Close() error {
+	defer c.once.Do(func() { <-c.open })
+	return c.Conn.Close()
 }
