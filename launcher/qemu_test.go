@@ -162,7 +162,10 @@ func TestDryRun(t *testing.T) {
 	})
 	t.Run("a wrong object is noticed", func(t *testing.T) {
 		dryRun(t, []option{
-			{"-machine", "none"}, {"-nodefaults", ""}, {"-display", "none"}, {"-S", ""},
+			{"-machine", "none"},
+			{"-nodefaults", ""},
+			{"-display", "none"},
+			{"-S", ""},
 			{"-object", "sev-snp-guest,id=sev0,cbitpos=51,reduced-phys-bits=1,policy=0x30000,host-data=AQID"},
 		}, "parameter length of 3 not equal to 32")
 	})

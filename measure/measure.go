@@ -55,9 +55,8 @@ func (v *VMM) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// MaxVCPUs is the largest number of vCPUs that is measured. QEMU's q35 takes
-// 4096; KVM gives a guest 512 at most where its APIC IDs have 9 bits, and no
-// AMD processor of today has more threads in a socket.
+// MaxVCPUs is the largest number of vCPUs that is measured: a bound of ours,
+// above what one socket of an EPYC has today. QEMU's q35 would take 4096.
 const MaxVCPUs = 512
 
 // Shape is what of a virtual machine enters the digest beside the bytes that it

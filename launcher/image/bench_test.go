@@ -37,7 +37,7 @@ func benchImage(b *testing.B) v1.Image {
 // BenchmarkConvert converts an image of 64 MiB; BenchmarkCopy copies its tar,
 // which is the limit.
 func BenchmarkConvert(b *testing.B) {
-	reference := writeLayout(b, benchImage(b), "v1")
+	reference := writeLayout(b, benchImage(b))
 	b.SetBytes(benchSize)
 	for b.Loop() {
 		convert(b, reference)

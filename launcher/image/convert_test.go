@@ -28,7 +28,7 @@ import (
 const sampleRootHash = "a516c6d203f2565d7c1a0f7353121f41c3a306c64803f2e2c0765595f3401008"
 
 func TestPinnedRootHash(t *testing.T) {
-	v, _ := convert(t, writeLayout(t, sample(t), "v1"))
+	v, _ := convert(t, writeLayout(t, sample(t)))
 	if got := v.RootHash.String(); got != sampleRootHash {
 		t.Errorf("root hash %s, want %s", got, sampleRootHash)
 	}
@@ -39,7 +39,7 @@ func TestPinnedRootHash(t *testing.T) {
 // salt and block, 128 digests a block, the top level first.
 func TestVerityTree(t *testing.T) {
 	big := makeImage(t, sampleConfig, []entry{file("big", strings.Repeat("0123456789abcdef", 140*blockSize/16))})
-	v, name := convert(t, writeLayout(t, big, "v1"))
+	v, name := convert(t, writeLayout(t, big))
 	data, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
@@ -149,7 +149,7 @@ func TestMetadataSurvives(t *testing.T) {
 		file("empty", ""),
 		file("we\nird \xff", "w"),
 	})
-	_, name := convert(t, writeLayout(t, img, "v1"))
+	_, name := convert(t, writeLayout(t, img))
 	zero := time.Unix(0, 0).UTC()
 	at := built.UTC()
 	ping := found{Mode: 0o755, Mtime: at, Nlink: 1, Content: content, Xattrs: map[string]string{"security.capability": capability, "user.note": ""}}
@@ -342,7 +342,7 @@ func FuzzMerge(f *testing.F) {
 }
 
 func TestConvertLeavesNothingBeside(t *testing.T) {
-	img, err := Open(context.Background(), writeLayout(t, sample(t), "v1"))
+	img, err := Open(context.Background(), writeLayout(t, sample(t)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -128,14 +128,14 @@ func sample(t testing.TB) v1.Image {
 		})
 }
 
-func writeLayout(t testing.TB, img v1.Image, tag string) string {
+func writeLayout(t testing.TB, img v1.Image) string {
 	t.Helper()
 	dir := t.TempDir()
 	p, err := layout.Write(dir, empty.Index)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.AppendImage(img, layout.WithAnnotations(map[string]string{refName: tag})); err != nil {
+	if err := p.AppendImage(img, layout.WithAnnotations(map[string]string{refName: "v1"})); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -198,7 +198,7 @@ func push(t testing.TB, img remote.Taggable, reference string) {
 // folder, under another umask and time zone.
 func TestSourcesAgree(t *testing.T) {
 	img := sample(t)
-	dir := writeLayout(t, img, "v1")
+	dir := writeLayout(t, img)
 	want, wantFile := convert(t, dir)
 
 	digest, err := img.Digest()
@@ -301,9 +301,9 @@ func TestReferenceHoldsNoPath(t *testing.T) {
 	host := testRegistry(t)
 	push(t, img, host+"/hello:v1")
 	for reference, want := range map[string]string{
-		writeLayout(t, img, "v1"): "v1",
-		plainArchive(t, img):      "hello:v1",
-		host + "/hello:v1":        host + "/hello:v1",
+		writeLayout(t, img):  "v1",
+		plainArchive(t, img): "hello:v1",
+		host + "/hello:v1":   host + "/hello:v1",
 	} {
 		got, err := Open(context.Background(), reference)
 		if err != nil {

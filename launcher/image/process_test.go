@@ -26,17 +26,28 @@ func TestProcess(t *testing.T) {
 		{"entrypoint", base, Overrides{Entrypoint: &sh}, func(p *pod.Process) { p.Args = []string{"/bin/sh"} }},
 		{"both", base, Overrides{Entrypoint: &sh, Args: []string{"-c", "x"}}, func(p *pod.Process) { p.Args = []string{"/bin/sh", "-c", "x"} }},
 		{"no entrypoint", base, Overrides{Entrypoint: &none, Args: []string{"x"}}, func(p *pod.Process) { p.Args = []string{"x"} }},
-		{"environment", v1.Config{Cmd: []string{"x"}, Env: []string{"PATH=/p", "A=1", "B=2", "A=3"}},
+		{
+			"environment",
+			v1.Config{Cmd: []string{"x"}, Env: []string{"PATH=/p", "A=1", "B=2", "A=3"}},
 			Overrides{Hostname: "h", Env: []EnvVar{{Name: "B", Value: "b=c"}, {Name: "N", Value: ""}, {Name: "A", Unset: true}}},
-			func(p *pod.Process) { p.Args, p.Env = []string{"x"}, []string{"PATH=/p", "HOSTNAME=h", "B=b=c", "N="} }},
-		{"the rest of the image", v1.Config{Cmd: []string{"x"}, User: "mysql:mysql", WorkingDir: "srv/./x", StopSignal: "SIGRTMIN+3"},
-			Overrides{}, func(p *pod.Process) {
+			func(p *pod.Process) { p.Args, p.Env = []string{"x"}, []string{"PATH=/p", "HOSTNAME=h", "B=b=c", "N="} },
+		},
+		{
+			"the rest of the image",
+			v1.Config{Cmd: []string{"x"}, User: "mysql:mysql", WorkingDir: "srv/./x", StopSignal: "SIGRTMIN+3"},
+			Overrides{},
+			func(p *pod.Process) {
 				p.Args, p.User, p.WorkingDir, p.StopSignal = []string{"x"}, "mysql:mysql", "/srv/x", "SIGRTMIN+3"
-			}},
-		{"the rest of the options", v1.Config{Cmd: []string{"x"}, User: "a", WorkingDir: "/b", StopSignal: "SIGINT"},
-			Overrides{User: "1:2", WorkingDir: "/c/", StopSignal: "3"}, func(p *pod.Process) {
+			},
+		},
+		{
+			"the rest of the options",
+			v1.Config{Cmd: []string{"x"}, User: "a", WorkingDir: "/b", StopSignal: "SIGINT"},
+			Overrides{User: "1:2", WorkingDir: "/c/", StopSignal: "3"},
+			func(p *pod.Process) {
 				p.Args, p.User, p.WorkingDir, p.StopSignal = []string{"x"}, "1:2", "/c", "SIGQUIT"
-			}},
+			},
+		},
 		{"capabilities", v1.Config{Cmd: []string{"x"}}, Overrides{CapDrop: []string{"ALL"}, CapAdd: []string{"net_admin", "CAP_CHOWN"}}, func(p *pod.Process) {
 			p.Args, p.Capabilities = []string{"x"}, []string{"CAP_CHOWN", "CAP_NET_ADMIN"}
 		}},

@@ -56,7 +56,7 @@ func TestTamperedBlob(t *testing.T) {
 		"manifest": manifest, "configuration": m.Config.Digest, "layer 1": m.Layers[0].Digest, "layer 2": m.Layers[1].Digest,
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := writeLayout(t, img, "v1")
+			dir := writeLayout(t, img)
 			blob := filepath.Join(dir, "blobs", "sha256", digest.Hex)
 			data, err := os.ReadFile(blob)
 			if err != nil {
@@ -128,7 +128,7 @@ func TestRefusedImages(t *testing.T) {
 		{"not a tar", notTar, "tar entry 0"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if err := tryConvert(t, writeLayout(t, tt.img, "v1")); err == nil || !strings.Contains(err.Error(), tt.err) {
+			if err := tryConvert(t, writeLayout(t, tt.img)); err == nil || !strings.Contains(err.Error(), tt.err) {
 				t.Errorf("got error %v, want %q", err, tt.err)
 			}
 		})
@@ -136,7 +136,7 @@ func TestRefusedImages(t *testing.T) {
 }
 
 func TestChoice(t *testing.T) {
-	dir := writeLayout(t, sample(t), "v1")
+	dir := writeLayout(t, sample(t))
 	p, err := layout.FromPath(dir)
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -195,19 +196,20 @@ func (f summonFlags) config() (vm.Config, error) {
 
 // parseMemory reads a size in MiB (also with M or m) or GiB (G or g).
 func parseMemory(s string) (int, error) {
-	var n int
-	var unit string
-	count, err := fmt.Sscanf(s, "%d%s", &n, &unit)
-	if count == 0 || n < 0 || n > vm.MaxMemoryMiB {
+	unit := 1
+	number := strings.TrimRight(s, "GgMm")
+	switch strings.ToUpper(s[len(number):]) {
+	case "", "M":
+	case "G":
+		unit = 1024
+	default:
+		number = ""
+	}
+	n, err := strconv.Atoi(number)
+	if err != nil || n < 0 || n > vm.MaxMemoryMiB {
 		return 0, fmt.Errorf("%q is not a size such as 2048M or 2G", s)
 	}
-	switch {
-	case count == 1 && err != nil, strings.EqualFold(unit, "M"):
-		return n, nil
-	case strings.EqualFold(unit, "G"):
-		return n * 1024, nil
-	}
-	return 0, fmt.Errorf("%q is not a size such as 2048M or 2G", s)
+	return n * unit, nil
 }
 
 func (f summonFlags) overrides(args []string) (image.Overrides, error) {
