@@ -114,7 +114,6 @@ func TestLookup(t *testing.T) {
 		{"text", path, "", 126},
 		{"folder", path, "", 126},
 		{"none", path, "", 127},
-		{"", path, "", 127},
 		{"prog", []string{"PATH="}, "", 127},
 		{"prog", []string{"PATH=/nowhere:"}, "./prog", 0},
 		{"prog", nil, "", 127},

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -173,7 +174,7 @@ func execError(name string, err error) *ExecError {
 // lookup finds a program as execvp does: by PATH of env, unless its name holds
 // a slash.
 func lookup(name string, env []string) (string, error) {
-	if filepath.Base(name) != name {
+	if strings.Contains(name, "/") {
 		return name, nil
 	}
 	found := error(unix.ENOENT)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-configfs-tsm/report"
@@ -88,11 +89,21 @@ func TestOpenSNPWithoutReports(t *testing.T) {
 
 var hostData = [32]byte{1, 2, 3}
 
+// loadPSP makes one for all tests: its keys take a while.
+var loadPSP = sync.OnceValues(func() (*simpsp.PSP, error) {
+	dir, err := os.MkdirTemp("", "platform-test-*")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	return simpsp.Load(dir + "/psp")
+})
+
 // simulated is a platform with a simulated PSP behind alter, which changes what
 // the PSP says.
 func simulated(t *testing.T, policy uint64, alter func([]byte) []byte) *Platform {
 	t.Helper()
-	psp, err := simpsp.Load(t.TempDir())
+	psp, err := loadPSP()
 	if err != nil {
 		t.Fatal(err)
 	}
