@@ -6,6 +6,7 @@ import (
 	_ "github.com/containerd/go-dmverity/pkg/dm"
 	_ "github.com/containerd/go-dmverity/pkg/verity"
 	_ "github.com/erofs/go-erofs"
+	_ "github.com/go-sql-driver/mysql"
 	_ "github.com/google/go-cmp/cmp"
 	_ "github.com/google/go-configfs-tsm/report"
 	_ "github.com/google/go-configfs-tsm/configfs/linuxtsm"
