@@ -23,7 +23,7 @@ type output struct{ drained sync.WaitGroup }
 // open returns the writing end of a pipe. What comes out at the other end goes
 // to the port of that name if the spec says so, and nowhere if not.
 func (o *output) open(ctx context.Context, console pod.Console, name string) (*os.File, error) {
-	var sink io.Writer = io.Discard
+	sink := io.Discard
 	if console == pod.ConsoleOutput {
 		p, err := openPort(ctx, name)
 		if err != nil {
