@@ -22,12 +22,11 @@ func TestContainerSeesItself(t *testing.T) {
 	}
 	want := map[string]any{
 		"Args":     []any{"workload", "self", "an argument", ""},
-		"Env":      []any{"PATH=/usr/bin:/bin", "FROM_IMAGE=yes", "GREETING=hello there", "HOME=/srv/home"},
+		"Env":      []any{"PATH=/usr/bin:/bin", "HOSTNAME=vault", "FROM_IMAGE=yes", "GREETING=hello there", "HOME=/srv/home"},
 		"Dir":      "/srv/work",
 		"UID":      1000.0,
 		"GID":      1001.0,
 		"Groups":   []any{1001.0, 1002.0},
-		"PID":      1.0,
 		"Hostname": "vault",
 		"Caps":     "0000000000000000",
 		"Writable": true,

@@ -66,7 +66,6 @@ type Self struct {
 	Dir      string
 	UID, GID int
 	Groups   []int
-	PID      int
 	Hostname string
 	Caps     string // CapEff of /proc/self/status, hexadecimal
 	Writable bool   // whether the root file system takes a file
@@ -79,7 +78,7 @@ func self() error {
 	}
 	s := Self{
 		Args: os.Args, Env: os.Environ(), UID: os.Getuid(), GID: os.Getgid(),
-		Groups: groups, PID: os.Getpid(),
+		Groups: groups,
 	}
 	if s.Dir, err = os.Getwd(); err != nil {
 		return err
