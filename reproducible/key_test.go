@@ -27,7 +27,9 @@ func TestKeyKeepsValuesApart(t *testing.T) {
 	if newKey("test").String() == newKey("test 2").String() {
 		t.Error("the recipe's version does not count")
 	}
-	if k := newKey("test"); k.String() != k.String() {
+	k := newKey("test")
+	first := k.String()
+	if again := k.String(); again != first {
 		t.Error("reading a key changes it")
 	}
 }
