@@ -44,7 +44,6 @@ func TestExitStatus(t *testing.T) {
 		exit    int
 	}{
 		{"own", nil, []string{"exit", "42"}, 42},
-		{"killed", nil, []string{"kill"}, 137},
 		{"not found", []string{"--entrypoint", "nothing-here"}, nil, 127},
 		{"not executable", []string{"--entrypoint", "/etc/text"}, nil, 126},
 	} {
@@ -59,8 +58,14 @@ func TestContainerIsFenced(t *testing.T) {
 	boot(t, summon(t, output, "reach")).want(t, 0, "nothing within reach")
 }
 
-func TestOrphansAreReaped(t *testing.T) {
-	boot(t, summon(t, output, "orphan")).want(t, 0, "no zombies")
+// The workload is number 1 of a process namespace of its own.
+func TestOrphansComeToTheWorkload(t *testing.T) {
+	boot(t, summon(t, output, "orphan")).want(t, 0, "reaped the orphan")
+}
+
+// A workload that does not stop is killed after a while.
+func TestDeafWorkloadIsKilled(t *testing.T) {
+	start(t, summon(t, nil, "deaf")).stop(t).want(t, 137, "did not stop")
 }
 
 // Without console=output the host gets no byte, and the workload does not stall.

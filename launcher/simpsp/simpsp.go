@@ -161,7 +161,8 @@ func create(dir string) error {
 			return err
 		}
 	}
-	err = os.Rename(temp, dir)
+	// rename(2) takes the place of an empty folder, os.Rename refuses to.
+	err = syscall.Rename(temp, dir)
 	if errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EEXIST) {
 		return nil // another process was first: its keys are the machine's
 	}

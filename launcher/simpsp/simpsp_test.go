@@ -394,3 +394,10 @@ func FuzzServe(f *testing.F) {
 		}
 	})
 }
+
+// An empty folder, as a container's volume may be, takes a new processor.
+func TestLoadTakesEmptyFolder(t *testing.T) {
+	if _, err := Load(t.TempDir()); err != nil {
+		t.Error(err)
+	}
+}
