@@ -24,11 +24,11 @@ import (
 	"github.com/kraudcloud/kattest/guest/port"
 )
 
-// Main is the agent as process number 1, and the container's part where the
-// agent executed itself for that. As process number 1 it does not return.
+// Main is the agent as process number 1, and the container's init where the
+// agent executed itself as such. As process number 1 it does not return.
 func Main() {
-	if exit, ok := container.Main(os.Args[0]); ok {
-		os.Exit(exit)
+	if os.Args[0] == container.Arg0 {
+		os.Exit(container.Init())
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	if os.Getpid() != 1 {

@@ -1,12 +1,11 @@
-// Package container starts the one container of a guest. The agent executes
-// itself twice: the first process, in namespaces of its own, fences itself in
-// and stays as the container's init, which reaps orphans and passes signals on;
-// the second, its child, becomes the workload.
+// Package container starts the one container of a guest: the agent executes
+// itself once more, in namespaces of its own; that process fences itself in and
+// becomes the workload, with process number 1.
 //
-// What the workload gets is what docker gives a container started with --init,
-// with these differences: no seccomp filter, no CAP_MKNOD, no device nodes from
-// the image, no user namespaces, and the guest's own network namespace. As with
-// docker, no_new_privs is off.
+// What the workload gets is what docker gives a container by default, with
+// these differences: no seccomp filter, no CAP_MKNOD, no device nodes from the
+// image, no user namespaces, and the guest's own network namespace. As with
+// docker, no_new_privs is off, and orphans are for the workload to reap.
 package container
 
 import (
@@ -24,24 +23,8 @@ import (
 	"github.com/kraudcloud/kattest/guest/pod"
 )
 
-// The names under which the agent executes itself, see Main.
-const (
-	initArg0     = "cradle-container"
-	workloadArg0 = "cradle-workload"
-)
-
-// Main is the container's part of a program that was executed as arg0. It
-// returns false where arg0 is none of this package's names.
-func Main(arg0 string) (exit int, ok bool) {
-	switch arg0 {
-	case initArg0:
-		return report(initialise), true
-	case workloadArg0:
-		return report(execute), true
-	default:
-		return 0, false
-	}
-}
+// Arg0 is the name under which the agent executes itself as the container's init.
+const Arg0 = "cradle-container"
 
 // Exit statuses where the workload could not be executed, as docker's and the shell's.
 const (
@@ -70,7 +53,7 @@ func NewConfig(spec pod.Spec, root string) Config {
 	return c
 }
 
-// Container is a container whose workload was executed. Its process is the init.
+// Container is a container whose workload was executed.
 type Container struct{ cmd *exec.Cmd }
 
 // An ExecError says that the container is there but the workload's program
@@ -89,7 +72,7 @@ const (
 	statusFD = 4
 )
 
-// status is what the agent is told where there is no workload.
+// status is what the init tells the agent if it does not become the workload.
 type status struct {
 	Exit   int    `json:"exit"` // 0: the container could not be made
 	Reason string `json:"reason"`
@@ -100,15 +83,29 @@ const maxStatus = 16 << 10 // bytes
 // Start makes the container and executes its workload. The error is an
 // *ExecError where only the last step failed.
 func Start(c Config, cgroup *os.File, stdout, stderr *os.File) (*Container, error) {
-	statusR, statusW, err := os.Pipe()
+	config, err := json.Marshal(c)
 	if err != nil {
 		return nil, err
 	}
+	configR, configW, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer configW.Close()
+	statusR, statusW, err := os.Pipe()
+	if err != nil {
+		configR.Close()
+		return nil, err
+	}
 	defer statusR.Close()
+
 	cmd := &exec.Cmd{
-		Args:   []string{initArg0},
-		Stdout: stdout,
-		Stderr: stderr,
+		Path:       "/proc/self/exe",
+		Args:       []string{Arg0},
+		Env:        []string{},
+		Stdout:     stdout,
+		Stderr:     stderr,
+		ExtraFiles: []*os.File{configR, statusW}, // configFD, statusFD
 		SysProcAttr: &syscall.SysProcAttr{
 			Cloneflags:  unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
 			Setsid:      true,
@@ -116,45 +113,24 @@ func Start(c Config, cgroup *os.File, stdout, stderr *os.File) (*Container, erro
 			CgroupFD:    int(cgroup.Fd()),
 		},
 	}
-	spawnErr := spawn(cmd, c, statusW)
-	if cmd.Process == nil {
-		return nil, fmt.Errorf("executing the container's init: %w", spawnErr)
+	err = cmd.Start()
+	configR.Close()
+	statusW.Close()
+	if err != nil {
+		return nil, fmt.Errorf("executing the container's init: %w", err)
 	}
+	_, writeErr := configW.Write(config)
+	configW.Close()
 	said, readErr := io.ReadAll(io.LimitReader(statusR, maxStatus))
-	if len(said) == 0 && spawnErr == nil && readErr == nil {
+	if len(said) == 0 && writeErr == nil && readErr == nil {
 		return &Container{cmd}, nil
 	}
 	_ = cmd.Process.Kill() // it ends by itself
 	_ = cmd.Wait()
-	if len(said) > 0 {
-		return nil, parseStatus(said)
+	if err := errors.Join(writeErr, readErr); err != nil {
+		return nil, fmt.Errorf("talking to the container's init: %w", err)
 	}
-	return nil, fmt.Errorf("talking to the container's init: %w", errors.Join(spawnErr, readErr))
-}
-
-// spawn executes this program once more, hands it the configuration, and
-// closes status, whose other end hears of its failure.
-func spawn(cmd *exec.Cmd, c Config, status *os.File) error {
-	defer status.Close()
-	config, err := json.Marshal(c)
-	if err != nil {
-		return err
-	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer w.Close()
-	cmd.Path = "/proc/self/exe"
-	cmd.Env = []string{}
-	cmd.ExtraFiles = []*os.File{r, status} // configFD, statusFD
-	err = cmd.Start()
-	r.Close()
-	if err != nil {
-		return err
-	}
-	_, err = w.Write(config)
-	return err
+	return nil, parseStatus(said)
 }
 
 func parseStatus(said []byte) error {
@@ -168,12 +144,11 @@ func parseStatus(said []byte) error {
 	return errors.New(s.Reason)
 }
 
-// Signal sends a signal to the workload, by way of its init. SIGKILL ends the
-// whole container.
+// Signal sends a signal to the workload.
 func (c *Container) Signal(sig unix.Signal) error { return c.cmd.Process.Signal(sig) }
 
 // Wait waits for the workload's end and returns its exit status. The kernel
-// then has ended every other process of the container, as its init is gone.
+// then has ended every other process of the container.
 func (c *Container) Wait() (int, error) {
 	err := c.cmd.Wait()
 	if _, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {

@@ -3,12 +3,10 @@ package container
 import (
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/moby/sys/user"
@@ -152,59 +150,6 @@ func TestExitStatus(t *testing.T) {
 		if got := exitStatus(status); got != want {
 			t.Errorf("wait status %#x: %d, want %d", uint32(status), got, want)
 		}
-	}
-}
-
-// Children that are not the workload are waited for in passing.
-func TestReap(t *testing.T) {
-	other := exec.Command("/bin/sh", "-c", "exit 1")
-	workload := exec.Command("/bin/sh", "-c", "read line; kill -s KILL $$")
-	in, err := workload.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, cmd := range []*exec.Cmd{workload, other} {
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	time.AfterFunc(100*time.Millisecond, func() { in.Close() })
-	if exit, err := reap(workload.Process.Pid); exit != 137 || err != nil {
-		t.Errorf("exit status %d, %v; want 137", exit, err)
-	}
-	if err := other.Wait(); !errors.Is(err, unix.ECHILD) {
-		t.Errorf("the other child was left: %v", err)
-	}
-}
-
-// A signal reaches the workload, and one that means the init alone does not.
-func TestForward(t *testing.T) {
-	workload := exec.Command("/bin/sh", "-c", "trap 'exit 1' URG; trap 'exit 7' TERM; echo; while :; do sleep 0.1; done")
-	out, err := workload.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := workload.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := out.Read(make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
-	signals := make(chan os.Signal, 3)
-	for _, s := range []os.Signal{unix.SIGURG, unix.SIGTERM} {
-		signals <- s
-	}
-	close(signals)
-	forward(signals, workload.Process.Pid)
-	_ = workload.Wait() // the status tells
-	if exit := workload.ProcessState.ExitCode(); exit != 7 {
-		t.Errorf("exit status %d, want 7", exit)
-	}
-}
-
-func TestMainKnowsItsNames(t *testing.T) {
-	if exit, ok := Main("/init"); exit != 0 || ok {
-		t.Errorf("got %d, %t", exit, ok)
 	}
 }
 

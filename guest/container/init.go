@@ -4,32 +4,26 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kraudcloud/kattest/guest/pod"
 )
 
-// report runs the part of the process that it is in. Where that fails the agent
-// is told why. It returns the exit status to end with.
-func report(part func(Config) (int, error)) int {
+// Init is the container's init. It returns only if it did not become the
+// workload, with the exit status to end with; the agent has been told why.
+func Init() int {
 	// Namespaces, capabilities and the session keyring belong to a thread.
 	runtime.LockOSThread()
 	for _, fd := range []int{configFD, statusFD} {
 		unix.CloseOnExec(fd)
 	}
-	exit, err := func() (int, error) {
-		var c Config
-		if err := json.NewDecoder(os.NewFile(configFD, "config")).Decode(&c); err != nil {
-			return 0, fmt.Errorf("reading the container's configuration: %w", err)
-		}
-		return part(c)
-	}()
-	if err == nil {
-		return exit
-	}
+	err := become(os.NewFile(configFD, "config"))
 	s := status{Reason: err.Error()}
 	if execErr, ok := errors.AsType[*ExecError](err); ok {
 		s.Exit = execErr.Exit
@@ -40,27 +34,37 @@ func report(part func(Config) (int, error)) int {
 	return max(1, s.Exit)
 }
 
-// initialise makes this process the container's init, and returns the
-// workload's exit status. The order matters: nothing of the container's is
-// looked at before the root is the container's.
-func initialise(c Config) (int, error) {
+// become makes this process the workload. The order matters: nothing of the
+// container's is looked at before the root is the container's, and nothing is
+// mounted after capabilities are gone.
+func become(config io.Reader) error {
+	data, err := io.ReadAll(config)
+	if err != nil {
+		return fmt.Errorf("reading the configuration: %w", err)
+	}
+	var c Config
+	if err := json.Unmarshal(data, &c); err != nil {
+		return fmt.Errorf("reading the configuration: %w", err)
+	}
 	for _, step := range []struct {
 		what string
 		do   func() error
 	}{
-		{"hiding the init", hide},
 		{"unsharing the cgroup namespace", func() error { return unix.Unshare(unix.CLONE_NEWCGROUP) }},
 		{"changing the root", func() error { return changeRoot(c.Root) }},
 		{"mounting", mountAll},
 		{"setting the host name", func() error { return unix.Sethostname([]byte(c.Hostname)) }},
 		{"writing /etc", func() error { return writeEtc(c) }},
 		{"making a session keyring", newKeyring},
+		{"setting limits", setLimits},
+		{"opening standard input", openStdin},
+		{"closing the agent's descriptors", closeOthers},
 	} {
 		if err := step.do(); err != nil {
-			return 0, fmt.Errorf("container: %s: %w", step.what, err)
+			return fmt.Errorf("%s: %w", step.what, err)
 		}
 	}
-	return runWorkload(c)
+	return execute(c.Process)
 }
 
 // changeRoot makes root the root of this mount namespace. The root of an
@@ -100,6 +104,15 @@ func newKeyring() error {
 	return err
 }
 
+func openStdin() error {
+	fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Dup3(fd, 0, 0)
+}
+
 // setLimits sets what systemd gives docker's containers: some programs close
 // or poll every descriptor that they may have.
 func setLimits() error {
@@ -120,41 +133,33 @@ func setLimits() error {
 	return nil
 }
 
-// execute takes the user's identity and executes the workload. It returns only
-// if it failed.
-func execute(c Config) (int, error) {
-	p := c.Process
-	if err := setLimits(); err != nil {
-		return 0, fmt.Errorf("container: setting limits: %w", err)
-	}
-	if err := closeOthers(); err != nil {
-		return 0, fmt.Errorf("container: closing the agent's descriptors: %w", err)
-	}
+// execute takes the user's identity and executes the workload.
+func execute(p pod.Process) error {
 	u, err := resolveUser(p.User)
 	if err != nil {
-		return 0, fmt.Errorf("container: %w", err)
+		return fmt.Errorf("%w", err)
 	}
 	env := withHome(p.Env, u.Home)
 	// /dev/stdout opens the pipe anew, which its owner alone may.
 	for _, fd := range []int{1, 2} {
 		if err := unix.Fchown(fd, u.Uid, u.Gid); err != nil {
-			return 0, fmt.Errorf("container: giving descriptor %d to the user: %w", fd, err)
+			return fmt.Errorf("giving descriptor %d to the user: %w", fd, err)
 		}
 	}
 	if err := os.MkdirAll(p.WorkingDir, 0o755); err != nil {
-		return 0, fmt.Errorf("container: making the working directory: %w", err)
+		return fmt.Errorf("making the working directory: %w", err)
 	}
 	if err := unix.Chdir(p.WorkingDir); err != nil {
-		return 0, fmt.Errorf("container: entering the working directory %s: %w", p.WorkingDir, err)
+		return fmt.Errorf("entering the working directory %s: %w", p.WorkingDir, err)
 	}
 	if err := takeIdentity(u, p.Capabilities); err != nil {
-		return 0, fmt.Errorf("container: %w", err)
+		return fmt.Errorf("%w", err)
 	}
 	file, err := lookup(p.Args[0], env)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	return 0, execError(p.Args[0], unix.Exec(file, p.Args, env))
+	return execError(p.Args[0], unix.Exec(file, p.Args, env))
 }
 
 // execError says as the shell does what is wrong with a program.
