@@ -128,8 +128,8 @@ func reason(stderr string, err error) error {
 }
 
 func (f *Fetcher) fromHTTP(ctx context.Context, in lock.Input, from string, show progress) error {
-	if file, ok := strings.CutPrefix(from, "file://"); ok {
-		r, err := os.Open(file)
+	if u, err := url.Parse(from); err == nil && u.Scheme == "file" {
+		r, err := os.Open(u.Path)
 		if err != nil {
 			return fmt.Errorf("opening it: %s", errors.Unwrap(err))
 		}
