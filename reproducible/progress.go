@@ -1,6 +1,8 @@
 package reproducible
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -68,11 +70,11 @@ func (l *buildLog) Write(b []byte) (int, error) {
 	return l.file.Write(b)
 }
 
-// close ends the log. A step that failed for err gets the log's name and its
-// last lines.
+// close ends the log. The error of a step that failed by itself gets the log's
+// name and its last lines.
 func (l *buildLog) close(err error) error {
 	l.stop()
-	if err != nil {
+	if err != nil && !errors.Is(err, context.Canceled) {
 		err = fmt.Errorf("%w; the end of %s:\n%s", err, l.file.Name(), l.tail())
 	}
 	l.file.Close()
