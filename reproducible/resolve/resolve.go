@@ -69,7 +69,7 @@ func goModule(ctx context.Context, request string) (lock.Input, error) {
 	defer os.RemoveAll(dir)
 	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", request)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GOTOOLCHAIN=local", "GOFLAGS=", "GOWORK=off")
+	cmd.Env = append(os.Environ(), "GOTOOLCHAIN=local", "GOWORK=off")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, runErr := cmd.Output()
