@@ -273,7 +273,7 @@ func unpackToolchain(archive, prefix, goroot string) error {
 	return nil
 }
 
-// unneeded says what of a toolchain no build reads: two thirds of its files.
+// unneeded says what of a toolchain no build reads: half of its files.
 func unneeded(name string) bool {
 	return strings.HasPrefix(name, "test/") || strings.HasPrefix(name, "doc/") || strings.HasPrefix(name, "api/") ||
 		strings.HasSuffix(name, "_test.go") || strings.Contains(name, "/testdata/")
