@@ -60,7 +60,9 @@ system_tables() {
 
 # A bootstrapping server reads one statement a line.
 accounts() {
-	printf '%s\n' 'flush privileges;' "set sql_mode = '';" 'set names utf8mb4;'
+	# The tables' data know this host's name, which nobody will connect from.
+	printf '%s\n' "delete from proxies_priv where Host <> 'localhost';" 'flush privileges;' \
+		"set sql_mode = '';" 'set names utf8mb4;'
 	local host
 	for host in localhost "$ROOT_HOST"; do
 		printf 'create or replace user %s@%s identified by %s;\n' "'root'" "$(text "$host")" "$(text "$ROOT_PASSWORD")"

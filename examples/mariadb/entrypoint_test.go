@@ -101,8 +101,10 @@ func newContainer(t *testing.T) *container {
 		name, value, _ := strings.Cut(e, "=")
 		env = append(env, "--setenv", name, value)
 	}
-	cmd := []string{"--bind", root, "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/run",
-		"--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent", "--new-session"}
+	cmd := []string{
+		"--bind", root, "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/run",
+		"--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent", "--new-session",
+	}
 	for _, capability := range []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"} {
 		cmd = append(cmd, "--cap-add", "CAP_"+capability)
 	}
@@ -260,6 +262,7 @@ func TestEntrypoint(t *testing.T) {
 	s.refused("root", "", "", "SELECT 1", accessDenied)
 	s.refused("", "", "", "SELECT 1", accessDenied)
 	s.want("root", nasty, "", "SELECT COUNT(*) FROM mysql.global_priv WHERE User = ''", "0")
+	s.want("root", nasty, "", "SELECT COUNT(*) FROM mysql.proxies_priv WHERE Host <> 'localhost'", "0")
 	s.want("o'neill", `\'`, "my_d`b", "SELECT DATABASE()", "my_d`b")
 	s.refused("o'neill", `\'`, "mysql", "SELECT 1", accessDeniedToDatabase)
 	// The _ of the name is no wildcard in the grant.

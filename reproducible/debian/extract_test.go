@@ -28,8 +28,10 @@ type member struct {
 // pack makes a package with these entries: an ar file (deb(5)) of plain tar files.
 func pack(t *testing.T, name string, members ...member) string {
 	t.Helper()
-	control := tarOf(t, member{name: "./control", kind: tar.TypeReg, mode: 0o644,
-		data: "Package: " + name + "\nVersion: 1\nArchitecture: all\nMaintainer: nobody\nDescription: none\n"})
+	control := tarOf(t, member{
+		name: "./control", kind: tar.TypeReg, mode: 0o644,
+		data: "Package: " + name + "\nVersion: 1\nArchitecture: all\nMaintainer: nobody\nDescription: none\n",
+	})
 	var b bytes.Buffer
 	b.WriteString("!<arch>\n")
 	for _, part := range []struct {
@@ -204,7 +206,7 @@ func TestPack(t *testing.T) {
 func FuzzWalk(f *testing.F) {
 	f.Add(tarOf(f, dir("./"), file("./bin/sh", "x", 0o755), member{name: "./a", kind: tar.TypeLink, link: "./bin/sh"}))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		_ = walkTar(bytes.NewReader(data), func(hdr *tar.Header, r io.Reader) error {
+		_ = walkTar(bytes.NewReader(data), func(hdr *tar.Header, _ io.Reader) error {
 			if !filepath.IsLocal(hdr.Name) || hdr.Typeflag == tar.TypeLink && !filepath.IsLocal(hdr.Linkname) {
 				t.Errorf("%+v leads outside", hdr)
 			}

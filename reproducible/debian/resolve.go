@@ -81,8 +81,7 @@ func newRoot(ctx context.Context, set lock.Set, log io.Writer) (*root, error) {
 	}
 	r.dir = dir
 	if err := r.populate(sources.String()); err != nil {
-		os.RemoveAll(dir)
-		return nil, err
+		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return r, nil
 }

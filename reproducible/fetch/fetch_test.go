@@ -53,14 +53,15 @@ func aptFrom(t *testing.T, base string) {
 	t.Setenv("APT_CONFIG", conf)
 }
 
-func check(t *testing.T, f *fetch.Fetcher, in lock.Input, data string) {
+// check brings an input that holds content.
+func check(t *testing.T, f *fetch.Fetcher, in lock.Input) {
 	t.Helper()
 	file, err := f.Get(t.Context(), in)
 	if err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile(file)
-	if err != nil || string(got) != data {
+	if err != nil || string(got) != content {
 		t.Errorf("got %q, %v", got, err)
 	}
 	if want := filepath.Join(f.Cache, "sha256", in.SHA256); file != want {
@@ -101,8 +102,8 @@ func TestAptMirror(t *testing.T) {
 		defer server.Close()
 		aptFrom(t, server.URL+"/debian/")
 		f := &fetch.Fetcher{Cache: t.TempDir()}
-		check(t, f, in, content)
-		check(t, f, in, content)
+		check(t, f, in)
+		check(t, f, in)
 		if n := asked.Load(); n != 1 {
 			t.Errorf("the mirror was asked %d times, want once", n)
 		}
@@ -111,7 +112,7 @@ func TestAptMirror(t *testing.T) {
 		root := t.TempDir()
 		write(t, content, root, in.Path)
 		aptFrom(t, "file://"+root)
-		check(t, &fetch.Fetcher{Cache: t.TempDir()}, in, content)
+		check(t, &fetch.Fetcher{Cache: t.TempDir()}, in)
 	})
 }
 
@@ -126,12 +127,12 @@ func TestGoProxy(t *testing.T) {
 	}))
 	defer server.Close()
 	t.Setenv("GOPROXY", server.URL+"/first,"+server.URL+"/second,direct")
-	check(t, &fetch.Fetcher{Cache: t.TempDir()}, in, content)
+	check(t, &fetch.Fetcher{Cache: t.TempDir()}, in)
 
 	dir := t.TempDir()
 	write(t, content, dir, in.Path)
 	t.Setenv("GOPROXY", "file://"+dir)
-	check(t, &fetch.Fetcher{Cache: t.TempDir()}, in, content)
+	check(t, &fetch.Fetcher{Cache: t.TempDir()}, in)
 }
 
 func TestFolders(t *testing.T) {
@@ -140,7 +141,7 @@ func TestFolders(t *testing.T) {
 		dir := t.TempDir()
 		write(t, content, dir, name)
 		f := &fetch.Fetcher{Cache: t.TempDir(), Folders: []string{t.TempDir(), dir}, Offline: true}
-		check(t, f, in, content)
+		check(t, f, in)
 	}
 }
 
@@ -165,7 +166,7 @@ func TestWrongBytes(t *testing.T) {
 			}
 			onlyWhole(t, f.Cache)
 			f.Folders = append(f.Folders, good)
-			check(t, f, in, content)
+			check(t, f, in)
 
 			mirror := t.TempDir()
 			write(t, tt.data, mirror, in.Path)
@@ -180,7 +181,7 @@ func TestWrongBytes(t *testing.T) {
 			var log strings.Builder
 			f = &fetch.Fetcher{Cache: t.TempDir(), Folders: []string{good}, Offline: true, Log: &log}
 			write(t, tt.data, f.Cache, "sha256", in.SHA256)
-			check(t, f, in, content)
+			check(t, f, in)
 			if !strings.Contains(log.String(), tt.want) {
 				t.Errorf("cache: logged %q, want %q", log.String(), tt.want)
 			}

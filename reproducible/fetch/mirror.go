@@ -103,8 +103,11 @@ func giveToApt(dir string) error {
 		return nil
 	}
 	apt, err := user.Lookup("_apt")
-	if err != nil {
+	if _, none := errors.AsType[user.UnknownUserError](err); none {
 		return nil // then apt does not drop them
+	}
+	if err != nil {
+		return err
 	}
 	uid, err := strconv.Atoi(apt.Uid)
 	if err != nil {
@@ -131,7 +134,7 @@ func (f *Fetcher) fromHTTP(ctx context.Context, in lock.Input, from string, show
 	if u, err := url.Parse(from); err == nil && u.Scheme == "file" {
 		r, err := os.Open(u.Path)
 		if err != nil {
-			return fmt.Errorf("opening it: %s", errors.Unwrap(err))
+			return fmt.Errorf("opening it: %w", errors.Unwrap(err))
 		}
 		defer r.Close()
 		return f.store(in, show.reader(r))
