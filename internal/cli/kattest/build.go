@@ -154,6 +154,6 @@ func printStack(w io.Writer, s stack.Stack) error {
 	for _, f := range s.Files {
 		fmt.Fprintf(table, "%s\t%d\t%s\n", f.Name, f.Size, f.SHA256)
 	}
-	fmt.Fprintf(table, "\t\t\ncommand line\t\t%s\nlock\t\t%s\n", s.Cmdline, s.Lock)
+	fmt.Fprintf(table, "\ncommand line\t%s\nlock\t%s\n", s.Cmdline, s.Lock)
 	return table.Flush()
 }
