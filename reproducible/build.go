@@ -24,7 +24,7 @@ import (
 )
 
 // Cmdline is the kernel command line of every stack.
-const Cmdline = "console=ttyS0 quiet panic=-1 lockdown=integrity"
+const Cmdline = "console=ttyS0 quiet panic=-1 lockdown=integrity random.trust_bootloader=off"
 
 // The firmware: the AmdSev platform of edk2, which checks the hashes of kernel,
 // initrd and command line.

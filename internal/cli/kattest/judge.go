@@ -101,7 +101,7 @@ func (f *judgeFlags) check(flags *pflag.FlagSet, fresh bool) error {
 			return cli.Usage(fmt.Errorf("--authenticity-only and %s contradict each other", given[0]), "")
 		case len(given) > 1:
 			return cli.Usage(fmt.Errorf("%s contradict each other", strings.Join(given, " and ")), "give one")
-		case len(given) == 0 && !f.authenticityOnly && !(fresh && group.flags[0] == "nonce"):
+		case len(given) == 0 && !f.authenticityOnly && (!fresh || group.flags[0] != "nonce"):
 			return cli.Usage(fmt.Errorf("nothing says %s", group.what), "give one of --"+strings.Join(group.flags, ", --"))
 		}
 	}
