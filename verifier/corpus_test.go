@@ -16,11 +16,10 @@ import (
 const corpus = "../../shared/corpus"
 
 type genuine struct {
-	name      string
-	row       map[string]string
-	report    []byte
-	cert      []byte
-	validFrom time.Time
+	name   string
+	row    map[string]string
+	report []byte
+	cert   []byte
 }
 
 func (g genuine) policy(tb testing.TB) verifier.Policy {

@@ -166,9 +166,15 @@ func ParseReport(data []byte) (Report, error) {
 // checkReserved reports every reserved byte that is not zero.
 func checkReserved(data []byte, version uint32) error {
 	ranges := [][2]int{
-		{0x04c, 0x050}, {0x18b, 0x1a0}, {0x1eb, 0x1ec}, {0x1ef, 0x1f0}, {0x208, signatureOffset},
+		{0x04c, 0x050},
+		{0x18b, 0x1a0},
+		{0x1eb, 0x1ec},
+		{0x1ef, 0x1f0},
+		{0x208, signatureOffset},
 		// R and S are of 48 bytes on P-384, in fields of 72.
-		{0x2d0, 0x2e8}, {0x318, 0x330}, {0x330, ReportSize},
+		{0x2d0, 0x2e8},
+		{0x318, 0x330},
+		{0x330, ReportSize},
 	}
 	if version < 3 {
 		ranges = append(ranges, [2]int{0x188, 0x18b})

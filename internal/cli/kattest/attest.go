@@ -57,17 +57,17 @@ binds is one of the checks; no certificate authority takes part.`,
 			if err != nil {
 				return &cli.Error{Code: cli.ExitUnavailable, Err: fmt.Errorf("asking %s for evidence: %w", args[0], err), Hint: "is the guest's agent serving there?"}
 			}
-			if save != "" {
-				if err := writeAtomic(save, data); err != nil {
-					return err
-				}
-			}
 			in, err := verifier.ParseInput(data)
 			if err == nil && in.Evidence == nil {
 				err = errors.New("not evidence in JSON")
 			}
 			if err != nil {
-				return cli.Usage(fmt.Errorf("the answer of %s: %w", args[0], err), "what answers there is no agent, or lies")
+				return &cli.Error{Code: cli.ExitUnavailable, Err: fmt.Errorf("the answer of %s: %w", args[0], err), Hint: "what answers there is no agent, or lies"}
+			}
+			if save != "" {
+				if err := writeAtomic(save, data); err != nil {
+					return err
+				}
 			}
 			p.TLSKey = key
 			return f.judge(cmd, in, p)
