@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -171,15 +172,12 @@ func (s *server) stop() {
 	if s.cmd.ProcessState != nil {
 		return
 	}
-	out, err := exec.Command("ps", "-o", "pid=", "--ppid", fmt.Sprint(s.cmd.Process.Pid)).Output()
-	if err != nil {
-		s.t.Errorf("looking for the server: %v", err)
-	}
 	// bwrap's child is the container's first process, whose child is the server.
-	for pid := range strings.FieldsSeq(string(out)) {
-		kill := exec.Command("sh", "-c", `kill -TERM $(ps -o pid= --ppid "$1")`, "sh", pid)
-		if msg, err := kill.CombinedOutput(); err != nil {
-			s.t.Errorf("stopping the server: %v: %s", err, msg)
+	for _, first := range children(s.t, s.cmd.Process.Pid) {
+		for _, pid := range children(s.t, first) {
+			if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+				s.t.Errorf("stopping the server: %v", err)
+			}
 		}
 	}
 	select {
@@ -189,6 +187,35 @@ func (s *server) stop() {
 		_ = s.cmd.Process.Signal(syscall.SIGKILL)
 		<-s.done
 	}
+}
+
+// children returns the processes whose parent is pid.
+func children(t *testing.T, pid int) []int {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []int
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		// proc_pid_stat(5): pid (comm) state ppid; comm may hold anything.
+		var state string
+		var parent int
+		rest := data[bytes.LastIndexByte(data, ')')+1:]
+		if _, err := fmt.Sscan(string(rest), &state, &parent); err != nil || parent != pid {
+			continue
+		}
+		child, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, child)
+	}
+	return found
 }
 
 // ask runs one statement the way the query command does.
