@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/kraudcloud/kattest/internal/cli/clitest"
 )
 
 // What a build makes is tested where the boot stack is booted, in internal/e2e.
@@ -21,6 +23,6 @@ func TestBuildScripts(t *testing.T) {
 			env.Setenv("APT_CONFIG", filepath.Join(env.WorkDir, "no-apt.conf"))
 			return nil
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": measureExits},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": clitest.Exits},
 	})
 }

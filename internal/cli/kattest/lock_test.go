@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/kraudcloud/kattest/internal/cli/clitest"
 )
 
 // Scripts run with an apt that knows no mirrors and a go that knows none unless
@@ -26,7 +28,7 @@ func TestLockScripts(t *testing.T) {
 			env.Setenv("GOMODCACHE", filepath.Join(env.WorkDir, "gomodcache"))
 			return moduleZip(filepath.Join(env.WorkDir, "proxy/example.com/m/@v/v1.0.0.zip"))
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": measureExits},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": clitest.Exits},
 	})
 }
 

@@ -22,6 +22,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/kraudcloud/kattest/internal/cli/clitest"
+
 	"github.com/kraudcloud/kattest/guest/evidence"
 	"github.com/kraudcloud/kattest/guest/pod"
 	"github.com/kraudcloud/kattest/launcher/simpsp"
@@ -51,7 +53,7 @@ func TestVerifyScripts(t *testing.T) {
 		UpdateScripts: os.Getenv("UPDATE") != "",
 		Setup:         func(env *testscript.Env) error { return makeAnswer(env, psp) },
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits": measureExits, "flip": measureFlip, "recmdline": changeCmdline,
+			"exits": clitest.Exits, "flip": clitest.Flip, "recmdline": changeCmdline,
 		},
 	})
 }
@@ -86,7 +88,7 @@ func (a answer) to(nonce []byte) evidence.Evidence {
 
 func makeAnswer(env *testscript.Env, psp *simpsp.PSP) error {
 	work := func(name string) string { return filepath.Join(env.WorkDir, name) }
-	if err := makeMeasurable(work("stack")); err != nil {
+	if err := clitest.WriteStack(work("stack"), "console=ttyS0 quiet"); err != nil {
 		return err
 	}
 	digest, err := publish(work("stack"), work("release.json"), work("release.pub"), work("other.pub"))
@@ -151,11 +153,11 @@ func publish(stackDir, bundle, pub, other string) (measure.Digest, error) {
 	if err != nil {
 		return measure.Digest{}, err
 	}
-	fw, err := measure.ParseFirmware(leastFirmware())
+	fw, err := measure.ParseFirmware(clitest.Firmware())
 	if err != nil {
 		return measure.Digest{}, err
 	}
-	hashes, err := measure.HashKernel(strings.NewReader("kernel"), strings.NewReader("initrd"), manifest.Cmdline)
+	hashes, err := measure.HashKernel(strings.NewReader(clitest.Kernel), strings.NewReader(clitest.Initrd), manifest.Cmdline)
 	if err != nil {
 		return measure.Digest{}, err
 	}
