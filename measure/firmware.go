@@ -10,46 +10,18 @@ import (
 
 // Firmware is a parsed firmware image, and the digest after it.
 type Firmware struct {
-	digest      Digest // after the image itself
-	sections    []section
+	digest      Digest   // after the image itself
+	contents    []Digest // SHA-384 of the image's pages; nil when made from a FirmwareState
+	size        uint32   // of the image, bytes
+	sections    []Section
 	resetVector uint32 // eip of the vCPUs beside the first
 	hashTable   uint32 // GPA of the SEV hash table, 0 where there is none
 	takesHashes bool
 }
 
-// section is a range of guest memory that the firmware wants prepared.
-type section struct {
-	gpa, size uint32
-	kind      sectionKind
-}
-
-type sectionKind uint32
-
-// Source: edk2 2025.02, OvmfPkg/ResetVector/X64/OvmfSevMetadata.asm.
-const (
-	sectionMemory       sectionKind = 1
-	sectionSecrets      sectionKind = 2
-	sectionCPUID        sectionKind = 3
-	sectionCAA          sectionKind = 4
-	sectionKernelHashes sectionKind = 0x10
-)
-
-// pageType is QEMU's choice of page type. A kind that QEMU does not know it
-// zeroes; we do not know it either, and refuse it (see checkSections).
-// Source: QEMU 10.0.2, target/i386/sev.c, snp_metadata_desc_to_page_type.
-func (k sectionKind) pageType() PageType {
-	switch k {
-	case sectionSecrets:
-		return PageSecrets
-	case sectionCPUID:
-		return PageCPUID
-	default:
-		return PageZero
-	}
-}
-
-// MaxFirmware is the largest firmware image that is measured, in bytes.
-const MaxFirmware = 64 << 20
+// MaxFirmware is the largest firmware image that is measured, in bytes: eight
+// times the largest of OVMF's, and no more than QEMU maps below 4 GiB.
+const MaxFirmware = 32 << 20
 
 // The image is a multiple of 64 KiB, which QEMU wants for -bios
 // (hw/i386/x86-common.c), and ends at 4 GiB.
@@ -96,7 +68,7 @@ func parseFirmware(image []byte) (*Firmware, error) {
 	if err != nil {
 		return nil, err
 	}
-	fw := &Firmware{}
+	fw := &Firmware{size: uint32(len(image))}
 	if fw.resetVector, err = table.resetVector(); err != nil {
 		return nil, err
 	}
@@ -112,7 +84,8 @@ func parseFirmware(image []byte) (*Firmware, error) {
 	if err := fw.checkHashTable(); err != nil {
 		return nil, err
 	}
-	fw.digest = hashImage(image)
+	fw.contents = hashPages(image)
+	fw.digest = Digest{}.image(fw.contents)
 	return fw, nil
 }
 
@@ -196,7 +169,7 @@ func (t table) hashArea() (uint32, error) {
 //	0x10    12×n  sections: u32 GPA, u32 size, u32 type
 //
 // All little-endian. Source: edk2 2025.02, OvmfPkg/ResetVector/X64/OvmfSevMetadata.asm.
-func parseMetadata(image []byte, t table) ([]section, error) {
+func parseMetadata(image []byte, t table) ([]Section, error) {
 	const head, entry = 16, 12
 	b, ok := t[guidMetadata]
 	if !ok || len(b) < 4 {
@@ -222,10 +195,10 @@ func parseMetadata(image []byte, t table) ([]section, error) {
 	if whole := head + entry*uint64(count); uint64(length) < whole || uint64(length) > fromEnd {
 		return nil, fmt.Errorf("[%#x:%#x]: SEV metadata: length %d with %d sections, want %d to %d", start+4, start+8, length, count, whole, fromEnd)
 	}
-	sections := make([]section, count)
+	sections := make([]Section, count)
 	for i := range sections {
 		e := m[head+entry*i:]
-		sections[i] = section{gpa: le.Uint32(e), size: le.Uint32(e[4:]), kind: sectionKind(le.Uint32(e[8:]))}
+		sections[i] = Section{GPA: le.Uint32(e), Size: le.Uint32(e[4:]), Type: SectionType(le.Uint32(e[8:]))}
 	}
 	return sections, nil
 }
@@ -238,29 +211,24 @@ const (
 
 // checkSections refuses what QEMU refuses, and what would make two sections, or
 // a section and the firmware's image, share a page: a page is added once.
-func checkSections(sections []section, image uint64) error {
+func checkSections(sections []Section, image uint64) error {
 	var total uint64
 	for i, s := range sections {
-		end := uint64(s.gpa) + uint64(s.size)
-		total += uint64(s.size)
+		end := uint64(s.GPA) + uint64(s.Size)
+		total += uint64(s.Size)
 		switch {
-		case s.size == 0:
+		case s.Size == 0:
 			return fmt.Errorf("SEV metadata: section %d: empty", i)
-		case s.gpa%PageSize != 0 || s.size%PageSize != 0:
-			return fmt.Errorf("SEV metadata: section %d: %#x+%#x is not made of pages", i, s.gpa, s.size)
+		case s.GPA%PageSize != 0 || s.Size%PageSize != 0:
+			return fmt.Errorf("SEV metadata: section %d: %#x+%#x is not made of pages", i, s.GPA, s.Size)
 		case end > image:
-			return fmt.Errorf("SEV metadata: section %d: %#x+%#x reaches into the firmware at %#x", i, s.gpa, s.size, image)
+			return fmt.Errorf("SEV metadata: section %d: %#x+%#x reaches into the firmware at %#x", i, s.GPA, s.Size, image)
 		case total > maxSectionBytes:
 			return fmt.Errorf("SEV metadata: section %d: more than %d bytes in all", i, maxSectionBytes)
 		}
-		switch s.kind {
-		case sectionMemory, sectionSecrets, sectionCPUID, sectionCAA, sectionKernelHashes:
-		default:
-			return fmt.Errorf("SEV metadata: section %d: unknown type %#x", i, uint32(s.kind))
-		}
 		for j, o := range sections[:i] {
-			if uint64(s.gpa) < uint64(o.gpa)+uint64(o.size) && uint64(o.gpa) < end {
-				return fmt.Errorf("SEV metadata: section %d: %#x+%#x overlaps section %d", i, s.gpa, s.size, j)
+			if uint64(s.GPA) < uint64(o.GPA)+uint64(o.Size) && uint64(o.GPA) < end {
+				return fmt.Errorf("SEV metadata: section %d: %#x+%#x overlaps section %d", i, s.GPA, s.Size, j)
 			}
 		}
 	}
@@ -272,11 +240,11 @@ func checkSections(sections []section, image uint64) error {
 // look: the table would then stand in memory that nothing measures.
 func (f *Firmware) checkHashTable() error {
 	for _, s := range f.sections {
-		if s.kind != sectionKernelHashes {
+		if s.Type != SectionKernelHashes {
 			continue
 		}
-		if s.size != PageSize {
-			return fmt.Errorf("SEV metadata: kernel hashes: %#x bytes, want one page", s.size)
+		if s.Size != PageSize {
+			return fmt.Errorf("SEV metadata: kernel hashes: %#x bytes, want one page", s.Size)
 		}
 		if f.takesHashes {
 			return errors.New("SEV metadata: kernel hashes: stands twice")
@@ -284,8 +252,8 @@ func (f *Firmware) checkHashTable() error {
 		if f.hashTable == 0 {
 			continue
 		}
-		if f.hashTable < s.gpa || uint64(f.hashTable)+HashTableSize > uint64(s.gpa)+uint64(s.size) {
-			return fmt.Errorf("SEV hash table at %#x is not within the measured page at %#x", f.hashTable, s.gpa)
+		if f.hashTable < s.GPA || uint64(f.hashTable)+HashTableSize > uint64(s.GPA)+uint64(s.Size) {
+			return fmt.Errorf("SEV hash table at %#x is not within the measured page at %#x", f.hashTable, s.GPA)
 		}
 		f.takesHashes = true
 	}
@@ -299,9 +267,9 @@ func (f *Firmware) whyNoHashes() string {
 	return "no KERNEL_HASHES section in its SEV metadata"
 }
 
-// hashImage adds the image's pages, which end at 4 GiB. The pages' own hashes do
-// not depend on each other and are computed on all processors.
-func hashImage(image []byte) Digest {
+// hashPages returns the SHA-384 of the image's pages. They do not depend on each
+// other and are computed on all processors.
+func hashPages(image []byte) []Digest {
 	pages := len(image) / PageSize
 	contents := make([]Digest, pages)
 	workers := min(runtime.GOMAXPROCS(0), pages)
@@ -314,8 +282,12 @@ func hashImage(image []byte) Digest {
 		})
 	}
 	wg.Wait()
-	var d Digest
-	gpa := uint64(fourGiB - len(image))
+	return contents
+}
+
+// image adds a firmware image's pages, which end at 4 GiB.
+func (d Digest) image(contents []Digest) Digest {
+	gpa := uint64(fourGiB - len(contents)*PageSize)
 	for i, c := range contents {
 		d = d.Extend(PageInfo{Contents: c, Type: PageNormal, GPA: gpa + uint64(i)*PageSize})
 	}

@@ -32,10 +32,10 @@ func u32(values ...uint32) []byte {
 }
 
 // metadata encodes SEV metadata of the given sections.
-func metadata(sections ...section) []byte {
+func metadata(sections ...Section) []byte {
 	b := append([]byte("ASEV"), u32(uint32(16+12*len(sections)), 1, uint32(len(sections)))...)
 	for _, s := range sections {
-		b = append(b, u32(s.gpa, s.size, uint32(s.kind))...)
+		b = append(b, u32(s.GPA, s.Size, uint32(s.Type))...)
 	}
 	return b
 }
@@ -47,13 +47,13 @@ func amdSev() image {
 		reset:    u32(0x80b004),
 		hashArea: u32(0x810c00, 0x400),
 		metadata: metadata(
-			section{0x800000, 0x9000, sectionMemory},
-			section{0x80a000, 0x3000, sectionMemory},
-			section{0x80d000, 0x1000, sectionSecrets},
-			section{0x80e000, 0x1000, sectionCPUID},
-			section{0x80f000, 0x1000, sectionCAA},
-			section{0x811000, 0x1f000, sectionMemory},
-			section{0x810000, 0x1000, sectionKernelHashes},
+			Section{0x800000, 0x9000, SectionMemory},
+			Section{0x80a000, 0x3000, SectionMemory},
+			Section{0x80d000, 0x1000, SectionSecrets},
+			Section{0x80e000, 0x1000, SectionCPUID},
+			Section{0x80f000, 0x1000, SectionCAA},
+			Section{0x811000, 0x1f000, SectionMemory},
+			Section{0x810000, 0x1000, SectionKernelHashes},
 		),
 		footer: guidFooter,
 	}
@@ -96,7 +96,7 @@ func TestParseFirmwareRefuses(t *testing.T) {
 		change(&m)
 		return m.build()
 	}
-	sections := func(s ...section) []byte { return with(func(m *image) { m.metadata = metadata(s...) }) }
+	sections := func(s ...Section) []byte { return with(func(m *image) { m.metadata = metadata(s...) }) }
 	for _, tt := range []struct {
 		name  string
 		image []byte
@@ -114,19 +114,18 @@ func TestParseFirmwareRefuses(t *testing.T) {
 		{"metadata's version", with(func(m *image) { m.metadata[8] = 2 }), "[0x1f008:0x1f00c]: SEV metadata: version 2"},
 		{"metadata's length", with(func(m *image) { m.metadata[4]-- }), "[0x1f004:0x1f008]: SEV metadata: length 99 with 7 sections"},
 		{"metadata's count", with(func(m *image) { m.metadata[14] = 0xff }), "[0x1f00c:0x1f010]: SEV metadata: 16711687 sections"},
-		{"empty section", sections(section{0x1000, 0, sectionMemory}), "section 0: empty"},
-		{"half a page", sections(section{0x1000, 0x800, sectionMemory}), "section 0: 0x1000+0x800 is not made of pages"},
-		{"unaligned", sections(section{0x1800, 0x1000, sectionMemory}), "section 0: 0x1800+0x1000 is not made of pages"},
-		{"overlap", sections(section{0x1000, 0x2000, sectionMemory}, section{0x2000, 0x1000, sectionCPUID}), "section 1: 0x2000+0x1000 overlaps section 0"},
-		{"over the firmware", sections(section{0xfffff000, 0x1000, sectionMemory}), "section 0: 0xfffff000+0x1000 reaches into the firmware at 0xfffe0000"},
-		{"too much", sections(section{0, 0x20000000, sectionMemory}), "more than 268435456 bytes"},
-		{"unknown type", sections(section{0x1000, 0x1000, 9}), "section 0: unknown type 0x9"},
+		{"empty section", sections(Section{0x1000, 0, SectionMemory}), "section 0: empty"},
+		{"half a page", sections(Section{0x1000, 0x800, SectionMemory}), "section 0: 0x1000+0x800 is not made of pages"},
+		{"unaligned", sections(Section{0x1800, 0x1000, SectionMemory}), "section 0: 0x1800+0x1000 is not made of pages"},
+		{"overlap", sections(Section{0x1000, 0x2000, SectionMemory}, Section{0x2000, 0x1000, SectionCPUID}), "section 1: 0x2000+0x1000 overlaps section 0"},
+		{"over the firmware", sections(Section{0xfffff000, 0x1000, SectionMemory}), "section 0: 0xfffff000+0x1000 reaches into the firmware at 0xfffe0000"},
+		{"too much", sections(Section{0, 0x20000000, SectionMemory}), "more than 268435456 bytes"},
 		{"hash area at 0", with(func(m *image) { m.hashArea = u32(0, 0x400) }), "base 0x0 and size 0x400"},
 		{"hash area too small", with(func(m *image) { m.hashArea = u32(0x810c00, 175) }), "base 0x810c00 and size 0xaf"},
 		{"hash area beyond the page", with(func(m *image) { m.hashArea = u32(0x810f80, 0x400) }), "SEV hash table at 0x810f80 is not within the measured page at 0x810000"},
 		{"hash area elsewhere", with(func(m *image) { m.hashArea = u32(0x910c00, 0x400) }), "SEV hash table at 0x910c00 is not within"},
 		{"two hash sections", with(func(m *image) {
-			m.metadata = metadata(section{0x810000, 0x1000, sectionKernelHashes}, section{0x910000, 0x1000, sectionKernelHashes})
+			m.metadata = metadata(Section{0x810000, 0x1000, SectionKernelHashes}, Section{0x910000, 0x1000, SectionKernelHashes})
 		}), "kernel hashes: stands twice"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -126,12 +126,12 @@ func Measure(fw *Firmware, hashes *KernelHashes, shape Shape) (Digest, error) {
 }
 
 // section adds the pages of a metadata section.
-func (d Digest) section(s section, fw *Firmware, hashes *KernelHashes) Digest {
-	pageType := s.kind.pageType()
-	if s.kind == sectionKernelHashes && hashes != nil {
+func (d Digest) section(s Section, fw *Firmware, hashes *KernelHashes) Digest {
+	pageType := s.Type.pageType()
+	if s.Type == SectionKernelHashes && hashes != nil {
 		pageType = PageNormal
 	}
-	for gpa := uint64(s.gpa); gpa < uint64(s.gpa)+uint64(s.size); gpa += PageSize {
+	for gpa := uint64(s.GPA); gpa < uint64(s.GPA)+uint64(s.Size); gpa += PageSize {
 		var contents Digest
 		if pageType == PageNormal {
 			contents = hashPage(hashes.page(fw.hashTable, gpa))

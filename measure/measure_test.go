@@ -179,7 +179,7 @@ func TestMeasureRefuses(t *testing.T) {
 	fw := mustParse(t, amdSev().build())
 	noArea, noSection := amdSev(), amdSev()
 	noArea.hashArea = nil
-	noSection.metadata = metadata(section{0x800000, 0x1000, sectionMemory})
+	noSection.metadata = metadata(Section{0x800000, 0x1000, SectionMemory})
 	good := shapeOf(t, 1, "EPYC-v4", SNPActive)
 	for _, tt := range []struct {
 		name   string
