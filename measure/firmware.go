@@ -17,6 +17,7 @@ type Firmware struct {
 	resetVector uint32 // eip of the vCPUs beside the first
 	hashTable   uint32 // GPA of the SEV hash table, 0 where there is none
 	takesHashes bool
+	svsm        *svsmImage // in front of the firmware; nil where there is none
 }
 
 // MaxFirmware is the largest firmware image that is measured, in bytes: eight

@@ -84,14 +84,11 @@ func (h KernelHashes) Table() [HashTableSize]byte {
 	return t
 }
 
-// page returns the page at gpa of the hash section: zeros, and the table at the
-// offset in the page that the firmware names, in every page of the section that
-// the table's address lies in.
-func (h KernelHashes) page(table uint32, gpa uint64) *[PageSize]byte {
+// page returns the page that holds the table: zeros, and the table where the
+// firmware wants it.
+func (h KernelHashes) page(table uint32) *[PageSize]byte {
 	var b [PageSize]byte
-	if uint64(table)&^(PageSize-1) == gpa {
-		t := h.Table()
-		copy(b[table%PageSize:], t[:])
-	}
+	t := h.Table()
+	copy(b[table%PageSize:], t[:])
 	return &b
 }

@@ -13,48 +13,6 @@ import (
 	"fmt"
 )
 
-// VMM is the virtual machine monitor whose way of launching is reproduced.
-type VMM int
-
-// The VMMs. The zero value is none.
-const (
-	_    VMM = iota
-	QEMU     // QEMU 9.1 and later with KVM of Linux 6.11 and later
-)
-
-// ParseVMM reads a VMM's name: "qemu".
-func ParseVMM(name string) (VMM, error) {
-	if name == QEMU.String() {
-		return QEMU, nil
-	}
-	return 0, fmt.Errorf("unknown VMM %q, want qemu", name)
-}
-
-func (v VMM) String() string {
-	if v == QEMU {
-		return "qemu"
-	}
-	return fmt.Sprintf("VMM %d", int(v))
-}
-
-// MarshalText returns the VMM's name.
-func (v VMM) MarshalText() ([]byte, error) {
-	if v != QEMU {
-		return nil, fmt.Errorf("%v has no name", v)
-	}
-	return []byte(v.String()), nil
-}
-
-// UnmarshalText reads a VMM's name.
-func (v *VMM) UnmarshalText(text []byte) error {
-	parsed, err := ParseVMM(string(text))
-	if err != nil {
-		return err
-	}
-	*v = parsed
-	return nil
-}
-
 // MaxVCPUs is the largest number of vCPUs that is measured: a bound of ours,
 // above what one socket of an EPYC has today. QEMU's q35 would take 4096.
 const MaxVCPUs = 512
@@ -62,94 +20,120 @@ const MaxVCPUs = 512
 // Shape is what of a virtual machine enters the digest beside the bytes that it
 // boots. The launcher builds QEMU's command line from the same value.
 type Shape struct {
-	VMM   VMM
+	VMM   Profile
 	VCPUs int // 1 to MaxVCPUs; those that exist at launch, not maxcpus
-	CPU   CPU
+	CPU   CPU // may be zero where the VMM gives every CPU the same state
 	// GuestFeatures is SEV_FEATURES of every VMSA; bit 0, SNPActive, is set in
 	// every SNP guest. QEMU with upstream KVM gives SNPActive alone.
 	GuestFeatures uint64
 }
 
-// SNPActive is bit 0 of SEV_FEATURES.
-// Source: AMD 24593 rev 3.42 (APM volume 2), table B-4, offset 0x3B0.
-const SNPActive = 1 << 0
+// Bits of SEV_FEATURES. Source: AMD 24593 rev 3.42 (APM volume 2), table B-4,
+// offset 0x3B0.
+const (
+	SNPActive = 1 << 0
+	DebugSwap = 1 << 5
+)
 
-// knownFeatures are the bits of SEV_FEATURES that the APM names for guests:
+// KnownFeatures are the bits of SEV_FEATURES that the APM names for guests:
 // SNPActive to SecureTSC (0–9), VmgexitParameter (10), IbsVirtualization (12),
 // VmsaRegProt (14), SmtProtection (15), SecureAvic (16), IbpbOnEntry (21).
 // Source: as for SNPActive.
-const knownFeatures = 0x3ff | 1<<10 | 1<<12 | 1<<14 | 1<<15 | 1<<16 | 1<<21
+const KnownFeatures = 0x3ff | 1<<10 | 1<<12 | 1<<14 | 1<<15 | 1<<16 | 1<<21
 
-// Check reports everything that keeps the shape from being measured, joined.
+// ShapeError says which field of a Shape cannot be measured.
+type ShapeError struct {
+	Field  string // "VMM", "vCPUs", "CPU", "guest features"
+	Reason string
+}
+
+func (e *ShapeError) Error() string { return e.Field + ": " + e.Reason }
+
+// Check reports everything that keeps the shape from being measured, each a
+// *ShapeError, joined.
 func (s Shape) Check() error {
 	var errs []error
-	if s.VMM != QEMU {
-		errs = append(errs, fmt.Errorf("VMM: %v is not one that can be measured", s.VMM))
+	bad := func(field, format string, args ...any) {
+		errs = append(errs, &ShapeError{field, fmt.Sprintf(format, args...)})
+	}
+	if !s.VMM.known() {
+		bad("VMM", "%v is not one that can be measured", s.VMM)
 	}
 	if s.VCPUs < 1 || s.VCPUs > MaxVCPUs {
-		errs = append(errs, fmt.Errorf("vCPUs: %d is not between 1 and %d", s.VCPUs, MaxVCPUs))
+		bad("vCPUs", "%d is not between 1 and %d", s.VCPUs, MaxVCPUs)
 	}
-	if s.CPU.Signature == 0 {
-		errs = append(errs, errors.New("CPU: no signature"))
+	if s.CPU.Signature == 0 && s.VMM.MeasuresCPU() {
+		bad("CPU", "no signature")
 	}
-	if s.GuestFeatures&SNPActive == 0 {
-		errs = append(errs, fmt.Errorf("guest features: %#x has SNPActive (bit 0) clear: not an SNP guest", s.GuestFeatures))
+	if s.VMM.known() {
+		snp := s.VMM.Describe().Technology == TechnologySNP
+		if snp && s.GuestFeatures&SNPActive == 0 {
+			bad("guest features", "%#x has SNPActive (bit 0) clear: not an SNP guest", s.GuestFeatures)
+		}
+		if !snp && s.GuestFeatures&SNPActive != 0 {
+			bad("guest features", "%#x has SNPActive (bit 0) set: %v launches no SNP guest", s.GuestFeatures, s.VMM)
+		}
 	}
-	if unknown := s.GuestFeatures &^ knownFeatures; unknown != 0 {
-		errs = append(errs, fmt.Errorf("guest features: %#x has unknown bits %#x", s.GuestFeatures, unknown))
+	if unknown := s.GuestFeatures &^ KnownFeatures; unknown != 0 {
+		bad("guest features", "%#x has unknown bits %#x", s.GuestFeatures, unknown)
 	}
 	return errors.Join(errs...)
 }
 
+// ErrNoHashTable says that the firmware has no place for kernel hashes: it cannot
+// be launched with them.
+var ErrNoHashTable = errors.New("the firmware has no place for kernel hashes")
+
 // Measure returns the launch digest of firmware launched in that shape. Nil
 // hashes stand for kernel-hashes=off: the digest then says nothing about the
-// kernel. With hashes, the firmware must have a place for the hash table.
+// kernel. With hashes, the firmware must have a place for the hash table, else
+// the error is ErrNoHashTable; that of a shape is a *ShapeError.
 //
 // The order is QEMU's: the firmware, its SEV metadata sections as they stand,
-// then one VMSA for each vCPU.
+// then one VMSA for each vCPU. Profiles tells what other VMMs do.
 // Source: QEMU 10.0.2, target/i386/sev.c; Linux 6.12, arch/x86/kvm/svm/sev.c.
 func Measure(fw *Firmware, hashes *KernelHashes, shape Shape) (Digest, error) {
 	if err := shape.Check(); err != nil {
 		return Digest{}, fmt.Errorf("measuring: %w", err)
 	}
-	if fw == nil {
-		return Digest{}, errors.New("measuring: no firmware")
+	digest, err := fw.Prefix(hashes, shape.VMM)
+	if err != nil {
+		return Digest{}, err
 	}
-	if hashes != nil && !fw.takesHashes {
-		return Digest{}, fmt.Errorf("measuring: the firmware has no place for kernel hashes: it has %s", fw.whyNoHashes())
-	}
-	digest := fw.digest
-	for _, s := range fw.sections {
-		digest = digest.section(s, fw, hashes)
-	}
-	return digest.vCPUs(fw.resetVector, shape), nil
-}
-
-// section adds the pages of a metadata section.
-func (d Digest) section(s Section, fw *Firmware, hashes *KernelHashes) Digest {
-	pageType := s.Type.pageType()
-	if s.Type == SectionKernelHashes && hashes != nil {
-		pageType = PageNormal
-	}
-	for gpa := uint64(s.GPA); gpa < uint64(s.GPA)+uint64(s.Size); gpa += PageSize {
-		var contents Digest
-		if pageType == PageNormal {
-			contents = hashPage(hashes.page(fw.hashTable, gpa))
-		}
-		d = d.Extend(PageInfo{Contents: contents, Type: pageType, GPA: gpa})
-	}
-	return d
-}
-
-// vCPUs adds the VMSAs: the boot processor's, then the others', which are alike.
-func (d Digest) vCPUs(resetVector uint32, shape Shape) Digest {
-	d = d.Extend(PageInfo{Contents: hashPage(vmsa(bspReset, shape)), Type: PageVMSA, GPA: vmsaGPA})
-	if shape.VCPUs == 1 {
-		return d
-	}
-	ap := hashPage(vmsa(resetVector, shape))
+	bsp, ap := fw.VMSAs(shape)
+	digest = digest.Extend(bsp)
 	for range shape.VCPUs - 1 {
-		d = d.Extend(PageInfo{Contents: ap, Type: PageVMSA, GPA: vmsaGPA})
+		digest = digest.Extend(ap)
 	}
-	return d
+	return digest, nil
+}
+
+// Prefix returns the digest before the first vCPU is added, which is the same for
+// every shape under p.
+func (f *Firmware) Prefix(hashes *KernelHashes, p Profile) (Digest, error) {
+	if err := f.launches(hashes, p); err != nil {
+		return Digest{}, fmt.Errorf("measuring: %w", err)
+	}
+	digest := f.digest
+	for _, r := range f.sectionRuns(hashes, catalogue[p]) {
+		digest = digest.run(r)
+	}
+	return digest, nil
+}
+
+// VMSAs returns what the first vCPU of a shape adds, and what each other does.
+func (f *Firmware) VMSAs(s Shape) (bsp, ap PageInfo) {
+	gpa := uint64(gpa48)
+	first := uint32(bspReset)
+	if s.VMM.known() {
+		gpa = catalogue[s.VMM].vmsaGPA
+	}
+	if f.svsm != nil {
+		first = f.resetVector
+	}
+	bsp = PageInfo{Contents: hashPage(ResetVMSA(first, s)), Type: PageVMSA, GPA: gpa}
+	if s.VCPUs == 1 || f.svsm != nil {
+		return bsp, bsp
+	}
+	return bsp, PageInfo{Contents: hashPage(ResetVMSA(f.resetVector, s)), Type: PageVMSA, GPA: gpa}
 }

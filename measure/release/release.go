@@ -92,7 +92,7 @@ func DefaultPolicy() Policy {
 // Entry is one launch and its digest. The digest depends on the CPU's signature
 // alone; CPU is QEMU's name of the model, empty where only the signature is known.
 type Entry struct {
-	VMM           measure.VMM    `json:"vmm"`
+	VMM           measure.Profile    `json:"vmm"`
 	VCPUs         int            `json:"vcpus"`
 	CPU           string         `json:"cpu,omitempty"`
 	CPUSignature  uint32         `json:"cpuSignature"`

@@ -182,7 +182,7 @@ func (f measureFlags) check(cmd *cobra.Command) error {
 
 // shapes are the combinations of vCPUs and CPUs, in the order given.
 func (f measureFlags) shapes() ([]measure.Shape, error) {
-	vmm, err := measure.ParseVMM(f.vmm)
+	vmm, err := measure.ParseProfile(f.vmm)
 	if err != nil {
 		return nil, fmt.Errorf("--vmm: %w", err)
 	}
