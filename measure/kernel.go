@@ -10,7 +10,9 @@ import (
 
 // KernelHashes are the SHA-256 of what the firmware boots directly.
 type KernelHashes struct {
-	Cmdline, Initrd, Kernel [sha256.Size]byte
+	Cmdline Hash `json:"cmdline"` // of its bytes and one NUL
+	Initrd  Hash `json:"initrd"`
+	Kernel  Hash `json:"kernel"`
 }
 
 // HashKernel reads kernel, initrd and command line as QEMU hashes them: the
@@ -36,12 +38,12 @@ func HashKernel(kernel, initrd io.Reader, cmdline string) (KernelHashes, error) 
 	return h, nil
 }
 
-func sum(r io.Reader) ([sha256.Size]byte, error) {
+func sum(r io.Reader) (Hash, error) {
 	h := sha256.New()
 	if _, err := io.Copy(h, r); err != nil {
-		return [sha256.Size]byte{}, err
+		return Hash{}, err
 	}
-	return [sha256.Size]byte(h.Sum(nil)), nil
+	return Hash(h.Sum(nil)), nil
 }
 
 // GUIDs of the SEV hash table. Source: QEMU 10.0.2, target/i386/sev.c.
@@ -74,7 +76,7 @@ func (h KernelHashes) Table() [HashTableSize]byte {
 	le.PutUint16(t[0x10:], 168)
 	for i, e := range []struct {
 		guid guid
-		hash [sha256.Size]byte
+		hash Hash
 	}{{guidHashCmdline, h.Cmdline}, {guidHashInitrd, h.Initrd}, {guidHashKernel, h.Kernel}} {
 		b := t[0x12+i*entry:]
 		copy(b, e.guid[:])

@@ -10,8 +10,6 @@ package release
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -22,34 +20,6 @@ import (
 
 	"github.com/kraudcloud/kattest/measure"
 )
-
-// Hash is a SHA-256, written as 64 hexadecimal digits.
-type Hash [sha256.Size]byte
-
-// ParseHash reads 64 hexadecimal digits.
-func ParseHash(s string) (Hash, error) {
-	b, err := hex.DecodeString(s)
-	if err != nil || len(b) != len(Hash{}) {
-		return Hash{}, fmt.Errorf("%.80q is not a SHA-256 of %d hexadecimal digits", s, 2*len(Hash{}))
-	}
-	return Hash(b), nil
-}
-
-// String returns h in lower-case hexadecimal.
-func (h Hash) String() string { return hex.EncodeToString(h[:]) }
-
-// MarshalText returns h in lower-case hexadecimal.
-func (h Hash) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
-
-// UnmarshalText reads 64 hexadecimal digits.
-func (h *Hash) UnmarshalText(text []byte) error {
-	parsed, err := ParseHash(string(text))
-	if err != nil {
-		return err
-	}
-	*h = parsed
-	return nil
-}
 
 // Release says what a boot stack is and how it measures.
 type Release struct {
@@ -64,9 +34,9 @@ type Release struct {
 
 // Component is a file of the boot stack. Size is in bytes.
 type Component struct {
-	Name   string `json:"name"`
-	Size   int64  `json:"size"`
-	SHA256 Hash   `json:"sha256"`
+	Name   string       `json:"name"`
+	Size   int64        `json:"size"`
+	SHA256 measure.Hash `json:"sha256"`
 }
 
 // Policy is what the publisher wants of the guest policy, the 64 bits at 0x08 of
@@ -92,12 +62,12 @@ func DefaultPolicy() Policy {
 // Entry is one launch and its digest. The digest depends on the CPU's signature
 // alone; CPU is QEMU's name of the model, empty where only the signature is known.
 type Entry struct {
-	VMM           measure.Profile    `json:"vmm"`
-	VCPUs         int            `json:"vcpus"`
-	CPU           string         `json:"cpu,omitempty"`
-	CPUSignature  uint32         `json:"cpuSignature"`
-	GuestFeatures uint64         `json:"guestFeatures"`
-	Measurement   measure.Digest `json:"measurement"`
+	VMM           measure.Profile `json:"vmm"`
+	VCPUs         int             `json:"vcpus"`
+	CPU           string          `json:"cpu,omitempty"`
+	CPUSignature  uint32          `json:"cpuSignature"`
+	GuestFeatures uint64          `json:"guestFeatures"`
+	Measurement   measure.Digest  `json:"measurement"`
 }
 
 // NewEntry is the entry for a shape that was measured.

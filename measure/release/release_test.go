@@ -34,7 +34,7 @@ func sample() Release {
 		return NewEntry(s, measure.Digest{digest})
 	}
 	return Release{
-		Components: []Component{{"vmlinuz", 6, Hash{1}}, {"OVMF.fd", 4 << 20, Hash{2}}},
+		Components: []Component{{"vmlinuz", 6, measure.Hash{1}}, {"OVMF.fd", 4 << 20, measure.Hash{2}}},
 		Cmdline:    "console=ttyS0 quiet",
 		Lock:       strings.Repeat("0", 64),
 		Policy:     DefaultPolicy(),
@@ -107,7 +107,7 @@ func TestStatementIsInToto(t *testing.T) {
 	if err := s.Validate(); err != nil {
 		t.Error(err)
 	}
-	if n := len(s.GetSubject()); n != 2 || s.GetSubject()[0].GetName() != "OVMF.fd" || s.GetSubject()[0].GetDigest()["sha256"] != (Hash{2}).String() {
+	if n := len(s.GetSubject()); n != 2 || s.GetSubject()[0].GetName() != "OVMF.fd" || s.GetSubject()[0].GetDigest()["sha256"] != (measure.Hash{2}).String() {
 		t.Errorf("subjects: %v", s.GetSubject())
 	}
 }

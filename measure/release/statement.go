@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/kraudcloud/kattest/internal/strictjson"
+	"github.com/kraudcloud/kattest/measure"
 )
 
 // Names of the formats, with their versions.
@@ -33,7 +34,7 @@ type subject struct {
 }
 
 type subjectDigest struct {
-	SHA256 Hash `json:"sha256"`
+	SHA256 measure.Hash `json:"sha256"`
 }
 
 // Statement returns the in-toto statement that is signed: canonical JSON

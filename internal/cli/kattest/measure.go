@@ -327,7 +327,7 @@ func readSigner(name string) (crypto.Signer, error) {
 func (in inputs) publish(ctx context.Context, m measurements, key crypto.Signer, file string) error {
 	r := release.Release{Cmdline: in.cmdline, Lock: in.stack.Lock, Policy: release.DefaultPolicy(), Table: m.Table}
 	for _, f := range in.stack.Files {
-		sum, err := release.ParseHash(f.SHA256)
+		sum, err := measure.ParseHash(f.SHA256)
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.Name, err)
 		}

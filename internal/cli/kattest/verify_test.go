@@ -163,7 +163,7 @@ func publish(stackDir, bundle, pub, other string) (measure.Digest, error) {
 	}
 	r := release.Release{Cmdline: manifest.Cmdline, Lock: manifest.Lock, Policy: release.DefaultPolicy()}
 	for _, f := range manifest.Files {
-		sum, err := release.ParseHash(f.SHA256)
+		sum, err := measure.ParseHash(f.SHA256)
 		if err != nil {
 			return measure.Digest{}, err
 		}
