@@ -1,10 +1,5 @@
 package measure
 
-import (
-	"errors"
-	"fmt"
-)
-
 // FirmwareState is what of a firmware enters the launch digests beside its
 // bytes: enough to compute further digests without the image. Numbers are bytes
 // and guest-physical addresses.
@@ -21,48 +16,50 @@ func (f *Firmware) State() FirmwareState {
 	return FirmwareState{
 		Digest:      f.digest,
 		Size:        f.size,
-		Sections:    append([]Section(nil), f.sections...),
+		Sections:    append([]Section{}, f.sections...),
 		ResetVector: f.resetVector,
 		HashTable:   f.hashTable,
 	}
 }
 
 // Firmware returns a firmware that measures as the image does that s was made
-// of. It is checked as an image is; that the digest is that image's is for the
-// caller to know, who has it from a signed statement.
+// of. It is checked as an image is, with a *FirmwareError; that the digest is
+// that image's is for the caller to know, who has it from a signed statement.
 func (s FirmwareState) Firmware() (*Firmware, error) {
-	fw := &Firmware{
+	var p findings
+	p.size(uint64(s.Size))
+	if s.ResetVector == 0 {
+		p.add(ProblemResetVectorZero, span{}, "reset vector: zero")
+	}
+	if n := len(s.Sections); n > maxSections {
+		p.add(ProblemMetadataCount, span{}, "%d sections, more than %d", n, maxSections)
+		return nil, p.err()
+	}
+	sections := append([]Section{}, s.Sections...)
+	p.checkSections(sections, span{}, fourGiB-min(uint64(s.Size), fourGiB))
+	if s.HashTable == 0 {
+		p.add(ProblemNoHashTable, span{}, "no SEV hash table")
+	}
+	takesHashes := p.checkHashTable(sections, span{}, s.HashTable)
+	if err := p.err(); err != nil {
+		return nil, err
+	}
+	return &Firmware{
 		digest:      s.Digest,
 		size:        s.Size,
-		sections:    append([]Section(nil), s.Sections...),
+		sections:    sections,
 		resetVector: s.ResetVector,
 		hashTable:   s.HashTable,
-	}
-	if err := fw.check(); err != nil {
-		return nil, fmt.Errorf("firmware's state: %w", err)
-	}
-	return fw, nil
+		takesHashes: takesHashes,
+		problems:    p.problems,
+	}, nil
 }
 
-func (f *Firmware) check() error {
-	if err := checkSize(uint64(f.size)); err != nil {
-		return err
+func (f *findings) size(n uint64) {
+	if n == 0 || n%firmwareUnit != 0 {
+		f.add(ProblemSize, span{}, "%d bytes, want a multiple of %d", n, firmwareUnit)
 	}
-	if f.resetVector == 0 {
-		return errors.New("reset vector: zero")
+	if n > MaxFirmware {
+		f.add(ProblemTooLarge, span{}, "%d bytes, more than %d", n, MaxFirmware)
 	}
-	if len(f.sections) > maxSections {
-		return fmt.Errorf("%d sections, more than %d", len(f.sections), maxSections)
-	}
-	if err := checkSections(f.sections, fourGiB-uint64(f.size)); err != nil {
-		return err
-	}
-	return f.checkHashTable()
-}
-
-func checkSize(n uint64) error {
-	if n == 0 || n%firmwareUnit != 0 || n > MaxFirmware {
-		return fmt.Errorf("%d bytes, want a multiple of %d up to %d", n, firmwareUnit, MaxFirmware)
-	}
-	return nil
 }

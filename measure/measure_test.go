@@ -196,7 +196,7 @@ func TestMeasureRefuses(t *testing.T) {
 		{"not SNP", fw, nil, func(s *Shape) { s.GuestFeatures = 0x20 }, "SNPActive (bit 0) clear"},
 		{"unknown feature", fw, nil, func(s *Shape) { s.GuestFeatures = 1<<40 | 1 }, "unknown bits 0x10000000000"},
 		{"no hash area", mustParse(t, noArea.build()), &KernelHashes{}, func(*Shape) {}, "no SEV hash table in its GUID table"},
-		{"no hash section", mustParse(t, noSection.build()), &KernelHashes{}, func(*Shape) {}, "no KERNEL_HASHES section"},
+		{"no hash section", mustParse(t, noSection.build()), &KernelHashes{}, func(*Shape) {}, "no SNP_KERNEL_HASHES section"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			shape := good

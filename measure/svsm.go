@@ -40,20 +40,17 @@ func parseSVSM(firmware, svsm []byte, vars int64) (*Firmware, error) {
 	if err != nil {
 		return nil, err
 	}
-	info, ok := entries[guidSVSMInfo]
-	if !ok || len(info) < 4 {
-		return nil, fmt.Errorf("entry %v (SVSM_INFO): %d bytes, want 4", guidSVSMInfo, len(info))
+	info, ok := entries.find(guidSVSMInfo)
+	if !ok || len(info.data) < 4 {
+		return nil, fmt.Errorf("entry %v (SVSM_INFO): %d bytes, want 4", guidSVSMInfo, len(info.data))
 	}
-	entry := binary.LittleEndian.Uint32(info)
+	entry := binary.LittleEndian.Uint32(info.data)
 	if uint64(entry) >= uint64(len(svsm)) {
 		return nil, fmt.Errorf("entry %v (SVSM_INFO): offset %#x is beyond the image's %#x bytes", guidSVSMInfo, entry, len(svsm))
 	}
-	sections, err := parseMetadata(svsm, entries)
-	if err != nil {
-		return nil, err
-	}
 	base := uint64(fourGiB-len(firmware)) - uint64(vars) - uint64(len(svsm))
-	if err := checkSections(sections, base); err != nil {
+	sections, err := parseMetadata(svsm, entries, base)
+	if err != nil {
 		return nil, err
 	}
 	f := &Firmware{
