@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/kraudcloud/kattest/guest/port"
+	"github.com/kraudcloud/kattest/measure/idblock"
 )
 
 // What the simulated machine is: an EPYC 7003 (Milan), stepping B1, with the
@@ -55,6 +56,7 @@ type Guest struct {
 	hostData    [32]byte
 	policy      uint64
 	id          [32]byte
+	idBlock     *idblock.Signed
 }
 
 // Launch stands for SNP_LAUNCH_START to SNP_LAUNCH_FINISH: the caller says what
@@ -69,14 +71,15 @@ func (p *PSP) Launch(measurement [48]byte, hostData [32]byte, policy uint64) *Gu
 // signed by the VCEK.
 //
 // ATTESTATION_REPORT, version 3. Source: AMD 56860, section 7.3, and genuine
-// reports. What is not listed is zero: no ID block, no migration agent.
+// reports. What is not listed is zero: no migration agent. The ID block's fields
+// are zero where there is none.
 //
 //	offset  size  field
 //	0x000   4     VERSION, 3
-//	0x004   4     GUEST_SVN, 0
+//	0x004   4     GUEST_SVN, of the ID block
 //	0x008   8     POLICY
-//	0x010   16    FAMILY_ID, 0
-//	0x020   16    IMAGE_ID, 0
+//	0x010   16    FAMILY_ID, of the ID block
+//	0x020   16    IMAGE_ID, of the ID block
 //	0x030   4     VMPL
 //	0x034   4     SIGNATURE_ALGO, 1
 //	0x038   8     CURRENT_TCB
@@ -85,8 +88,8 @@ func (p *PSP) Launch(measurement [48]byte, hostData [32]byte, policy uint64) *Gu
 //	0x050   64    REPORT_DATA
 //	0x090   48    MEASUREMENT
 //	0x0c0   32    HOST_DATA
-//	0x0e0   48    ID_KEY_DIGEST, 0
-//	0x110   48    AUTHOR_KEY_DIGEST, 0
+//	0x0e0   48    ID_KEY_DIGEST, of the ID block
+//	0x110   48    AUTHOR_KEY_DIGEST, of the ID block
 //	0x140   32    REPORT_ID
 //	0x160   32    REPORT_ID_MA, all ones: no migration agent
 //	0x180   8     REPORTED_TCB
@@ -119,6 +122,9 @@ func (g *Guest) Report(reportData [64]byte, vmpl uint32) [port.ReportSize]byte {
 	}
 	for _, offset := range []int{0x1e8, 0x1ec} {
 		copy(b[offset:], []byte{fwBuild, fwMinor, fwMajor})
+	}
+	if g.idBlock != nil {
+		putIDBlock(b[:], *g.idBlock)
 	}
 
 	digest := sha512.Sum384(b[:signatureOffset])
