@@ -5,25 +5,86 @@ import (
 	"fmt"
 )
 
-// run is a number of pages that are added one after the other and alike: the
-// first, how many, and whether each next one stands a page higher.
-type run struct {
-	what  string
-	first PageInfo
-	pages int
-	stays bool // all at the first's address, as VMSAs are
+// Step is a run of pages that are added one after the other, and the digest
+// after them. Each page stands behind the one before, but VMSAs at one address.
+type Step struct {
+	What  string   `json:"what"` // what the pages are
+	Type  PageType `json:"type"`
+	GPA   uint64   `json:"gpa"` // of the first page
+	Pages int      `json:"pages"`
+	// Contents is SHA-384 of each page, zero where contents are not measured; and
+	// for the firmware where only the digest after it is known.
+	Contents Digest `json:"contents,omitzero"`
+	State    Digest `json:"state"`
 }
 
-// run adds the pages of r.
-func (d Digest) run(r run) Digest {
-	p := r.first
-	for range r.pages {
+// End is the address behind the last page.
+func (s Step) End() uint64 {
+	if s.Type == PageVMSA {
+		return s.GPA + PageSize
+	}
+	return s.GPA + uint64(s.Pages)*PageSize
+}
+
+// After returns the digest after the step's pages, when d is the one before.
+func (s Step) After(d Digest) Digest {
+	p := PageInfo{Contents: s.Contents, Type: s.Type, GPA: s.GPA}
+	for range s.Pages {
 		d = d.Extend(p)
-		if !r.stays {
+		if s.Type != PageVMSA {
 			p.GPA += PageSize
 		}
 	}
 	return d
+}
+
+// Steps returns the account of a launch digest: what Measure adds, in order. The
+// last step's state is the launch digest. A firmware that was made from a
+// FirmwareState is one step, whose contents are not known.
+func Steps(fw *Firmware, hashes *KernelHashes, shape Shape) ([]Step, error) {
+	if err := shape.Check(); err != nil {
+		return nil, fmt.Errorf("measuring: %w", err)
+	}
+	if err := fw.launches(hashes, shape.VMM); err != nil {
+		return nil, fmt.Errorf("measuring: %w", err)
+	}
+	steps, digest := fw.imageSteps()
+	bsp, ap := fw.VMSAs(shape)
+	rest := append(fw.sectionSteps(hashes, catalogue[shape.VMM]),
+		Step{What: "vCPU 0", Type: bsp.Type, GPA: bsp.GPA, Pages: 1, Contents: bsp.Contents})
+	if n := shape.VCPUs - 1; n > 0 {
+		rest = append(rest, Step{What: "other vCPUs", Type: ap.Type, GPA: ap.GPA, Pages: n, Contents: ap.Contents})
+	}
+	for _, s := range rest {
+		digest = s.After(digest)
+		s.State = digest
+		steps = append(steps, s)
+	}
+	return steps, nil
+}
+
+// imageSteps are the steps of the firmware's image and the SVSM's, a page each,
+// and the digest after them.
+func (f *Firmware) imageSteps() ([]Step, Digest) {
+	gpa := fourGiB - uint64(f.size)
+	if f.contents == nil {
+		return []Step{{What: "firmware", Type: PageNormal, GPA: gpa, Pages: int(f.size / PageSize), State: f.digest}}, f.digest
+	}
+	var steps []Step
+	var digest Digest
+	add := func(what string, gpa uint64, contents []Digest) {
+		for i, c := range contents {
+			s := Step{What: what, Type: PageNormal, GPA: gpa + uint64(i)*PageSize, Pages: 1, Contents: c}
+			digest = s.After(digest)
+			s.State = digest
+			steps = append(steps, s)
+		}
+	}
+	add("firmware", gpa, f.contents)
+	if f.svsm != nil {
+		add("SVSM", f.svsm.gpa, f.svsm.contents)
+	}
+	return steps, digest
 }
 
 // launches reports what keeps p from launching f, with hashes or without.
@@ -58,25 +119,27 @@ func checkGuessed(sections []Section, p Profile) error {
 	return nil
 }
 
-// sectionRuns are the sections' pages in the order in which p adds them.
-func (f *Firmware) sectionRuns(hashes *KernelHashes, p profile) []run {
-	var runs, last []run
-	for _, s := range f.sections {
-		r := run{
-			what:  s.Type.String(),
-			first: PageInfo{Type: s.Type.pageType(), GPA: uint64(s.GPA)},
-			pages: int(s.Size / PageSize),
+// sectionSteps are the sections' pages in the order in which p adds them, without
+// the digests after them.
+func (f *Firmware) sectionSteps(hashes *KernelHashes, p profile) []Step {
+	var steps, last []Step
+	for _, section := range f.sections {
+		s := Step{
+			What:  section.Type.String(),
+			Type:  section.Type.pageType(),
+			GPA:   uint64(section.GPA),
+			Pages: int(section.Size / PageSize),
 		}
 		switch {
-		case s.Type == SectionMemory:
-			r.first.Type = p.memory
-		case s.Type == SectionCPUID && p.cpuidLast:
-			last = append(last, r)
+		case section.Type == SectionMemory:
+			s.Type = p.memory
+		case section.Type == SectionCPUID && p.cpuidLast:
+			last = append(last, s)
 			continue
-		case s.Type == SectionKernelHashes && hashes != nil:
-			r.first.Type, r.first.Contents = PageNormal, hashPage(hashes.page(f.hashTable))
+		case section.Type == SectionKernelHashes && hashes != nil:
+			s.Type, s.Contents = PageNormal, hashPage(hashes.page(f.hashTable))
 		}
-		runs = append(runs, r)
+		steps = append(steps, s)
 	}
-	return append(runs, last...)
+	return append(steps, last...)
 }

@@ -115,8 +115,8 @@ func (f *Firmware) Prefix(hashes *KernelHashes, p Profile) (Digest, error) {
 		return Digest{}, fmt.Errorf("measuring: %w", err)
 	}
 	digest := f.digest
-	for _, r := range f.sectionRuns(hashes, catalogue[p]) {
-		digest = digest.run(r)
+	for _, s := range f.sectionSteps(hashes, catalogue[p]) {
+		digest = s.After(digest)
 	}
 	return digest, nil
 }

@@ -52,12 +52,37 @@ const (
 	PageCPUID      PageType = 6 // checked by the firmware
 )
 
+var pageTypes = [...]string{PageNormal: "NORMAL", PageVMSA: "VMSA", PageZero: "ZERO", PageUnmeasured: "UNMEASURED", PageSecrets: "SECRETS", PageCPUID: "CPUID"}
+
+// Measured reports whether the contents of pages of the type enter the digest.
+func (t PageType) Measured() bool { return t == PageNormal || t == PageVMSA }
+
+func (t PageType) known() bool { return t != 0 && int(t) < len(pageTypes) }
+
 func (t PageType) String() string {
-	names := [...]string{PageNormal: "NORMAL", PageVMSA: "VMSA", PageZero: "ZERO", PageUnmeasured: "UNMEASURED", PageSecrets: "SECRETS", PageCPUID: "CPUID"}
-	if t == 0 || int(t) >= len(names) {
+	if !t.known() {
 		return fmt.Sprintf("page type %d", uint8(t))
 	}
-	return names[t]
+	return pageTypes[t]
+}
+
+// MarshalText returns the type's name.
+func (t PageType) MarshalText() ([]byte, error) {
+	if !t.known() {
+		return nil, fmt.Errorf("%v has no name", t)
+	}
+	return []byte(t.String()), nil
+}
+
+// UnmarshalText reads a type's name.
+func (t *PageType) UnmarshalText(text []byte) error {
+	for i, name := range pageTypes {
+		if i > 0 && name == string(text) {
+			*t = PageType(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("unknown page type %.80q", text)
 }
 
 // PageInfo is what one page adds to the digest. Contents is SHA-384 of the page
