@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io"
 )
 
 // Hash is a SHA-256, written as 64 hexadecimal digits.
@@ -33,3 +34,15 @@ func (h *Hash) UnmarshalText(text []byte) error {
 	*h = parsed
 	return nil
 }
+
+// HashOf returns the SHA-256 of what r reads.
+func HashOf(r io.Reader) (Hash, error) {
+	h := sha256.New()
+	if _, err := io.CopyBuffer(writer{h}, r, make([]byte, 256<<10)); err != nil {
+		return Hash{}, err
+	}
+	return Hash(h.Sum(nil)), nil
+}
+
+// writer hides what else a hash can do, so that the buffer is used.
+type writer struct{ io.Writer }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 )
 
 // KernelHashes are the SHA-256 of what the firmware boots directly.
@@ -17,33 +18,38 @@ type KernelHashes struct {
 
 // HashKernel reads kernel, initrd and command line as QEMU hashes them: the
 // kernel's file as it is; the initrd, or nothing where it is nil; the command
-// line's bytes and one NUL. A command line that holds a NUL is an error.
+// line's bytes and one NUL. A command line that holds a NUL is an error. Kernel
+// and initrd are read at the same time.
 // Source: QEMU 10.0.2, target/i386/sev.c, build_kernel_loader_hashes.
 func HashKernel(kernel, initrd io.Reader, cmdline string) (KernelHashes, error) {
-	if i := strings.IndexByte(cmdline, 0); i >= 0 {
-		return KernelHashes{}, fmt.Errorf("hashing the command line: NUL at offset %d", i)
-	}
-	var h KernelHashes
-	h.Cmdline = sha256.Sum256(append([]byte(cmdline), 0))
-	var err error
-	if h.Kernel, err = sum(kernel); err != nil {
-		return KernelHashes{}, fmt.Errorf("hashing the kernel: %w", err)
-	}
 	if initrd == nil {
 		initrd = strings.NewReader("")
 	}
-	if h.Initrd, err = sum(initrd); err != nil {
-		return KernelHashes{}, fmt.Errorf("hashing the initrd: %w", err)
+	var initrdHash Hash
+	var initrdErr error
+	var wg sync.WaitGroup
+	wg.Go(func() { initrdHash, initrdErr = HashOf(initrd) })
+	kernelHash, err := HashOf(kernel)
+	wg.Wait()
+	switch {
+	case err != nil:
+		return KernelHashes{}, fmt.Errorf("hashing the kernel: %w", err)
+	case initrdErr != nil:
+		return KernelHashes{}, fmt.Errorf("hashing the initrd: %w", initrdErr)
 	}
-	return h, nil
+	return NewKernelHashes(kernelHash, initrdHash, cmdline)
 }
 
-func sum(r io.Reader) (Hash, error) {
-	h := sha256.New()
-	if _, err := io.Copy(h, r); err != nil {
-		return Hash{}, err
+// NoInitrd is the hash of the initrd where there is none: of nothing.
+func NoInitrd() Hash { return sha256.Sum256(nil) }
+
+// NewKernelHashes returns the hashes of a kernel and an initrd that were hashed
+// before, and of a command line.
+func NewKernelHashes(kernel, initrd Hash, cmdline string) (KernelHashes, error) {
+	if i := strings.IndexByte(cmdline, 0); i >= 0 {
+		return KernelHashes{}, fmt.Errorf("hashing the command line: NUL at offset %d", i)
 	}
-	return Hash(h.Sum(nil)), nil
+	return KernelHashes{Kernel: kernel, Initrd: initrd, Cmdline: sha256.Sum256(append([]byte(cmdline), 0))}, nil
 }
 
 // GUIDs of the SEV hash table. Source: QEMU 10.0.2, target/i386/sev.c.

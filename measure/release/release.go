@@ -4,8 +4,9 @@
 // a sigstore bundle; the format is documented in docs/spec/release.md.
 //
 // A release is as good as the key that signed it: the package checks form and
-// signature. It does not recompute a digest, look for the bundle in a
-// transparency log, check a signing time, or know of revocations.
+// signature, and that the digests follow from what the release says of its
+// components. It does not look for the bundle in a transparency log, check a
+// signing time, or know of revocations.
 package release
 
 import (
@@ -19,6 +20,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/kraudcloud/kattest/measure"
+	"github.com/kraudcloud/kattest/measure/stack"
 )
 
 // Release says what a boot stack is and how it measures.
@@ -27,9 +29,12 @@ type Release struct {
 	// Cmdline is the kernel command line, without a trailing NUL.
 	Cmdline string `json:"cmdline"`
 	// Lock is the SHA-256 of the lock file, lower-case hexadecimal.
-	Lock   string  `json:"lock"`
-	Policy Policy  `json:"policy"`
-	Table  []Entry `json:"table"`
+	Lock   string `json:"lock"`
+	Policy Policy `json:"policy"`
+	// Firmware is what of OVMF.fd further digests are computed from.
+	Firmware     measure.FirmwareState `json:"firmware"`
+	KernelHashes Enforcement           `json:"kernelHashes"`
+	Table        []Entry               `json:"table"`
 }
 
 // Component is a file of the boot stack. Size is in bytes.
@@ -38,6 +43,17 @@ type Component struct {
 	Size   int64        `json:"size"`
 	SHA256 measure.Hash `json:"sha256"`
 }
+
+// Enforcement says whether the firmware compares kernel, initrd and command line
+// with the hashes that were measured. If it does not, the digest says nothing of
+// them.
+type Enforcement string
+
+// What a publisher may say of its firmware.
+const (
+	Enforced   Enforcement = "enforced"   // it was found to compare them
+	Unverified Enforcement = "unverified" // nobody looked
+)
 
 // Policy is what the publisher wants of the guest policy, the 64 bits at 0x08 of
 // the report: all of Required set, all of Forbidden clear.
@@ -95,6 +111,69 @@ func (r Release) Find(d measure.Digest) []Entry {
 	return found
 }
 
+// New returns the release of a boot stack with firmware fw, measured in each of
+// the shapes. The stack's files must have been checked against its manifest.
+func New(s stack.Stack, fw *measure.Firmware, shapes []measure.Shape, enforced Enforcement) (Release, error) {
+	r := Release{
+		Cmdline: s.Cmdline, Lock: s.Lock, Policy: DefaultPolicy(),
+		Firmware: fw.State(), KernelHashes: enforced,
+	}
+	for _, f := range s.Files {
+		sum, err := measure.ParseHash(f.SHA256)
+		if err != nil {
+			return Release{}, fmt.Errorf("release: %s: %w", f.Name, err)
+		}
+		r.Components = append(r.Components, Component{Name: f.Name, Size: f.Size, SHA256: sum})
+	}
+	digests, err := r.Measure(shapes)
+	if err != nil {
+		return Release{}, err
+	}
+	for i, d := range digests {
+		r.Table = append(r.Table, NewEntry(shapes[i], d))
+	}
+	return r, nil
+}
+
+// Launch returns what the release's digests are computed from, without its files.
+func (r Release) Launch() (*measure.Firmware, measure.KernelHashes, error) {
+	fw, err := r.Firmware.Firmware()
+	if err != nil {
+		return nil, measure.KernelHashes{}, fmt.Errorf("release: %w", err)
+	}
+	files := map[string]Component{}
+	for _, c := range r.Components {
+		files[c.Name] = c
+	}
+	for _, name := range []string{stack.Firmware, stack.Kernel, stack.Initrd} {
+		if _, ok := files[name]; !ok {
+			return nil, measure.KernelHashes{}, fmt.Errorf("release: components: no %s", name)
+		}
+	}
+	if size := files[stack.Firmware].Size; size != int64(r.Firmware.Size) {
+		return nil, measure.KernelHashes{}, fmt.Errorf("release: firmware.size: %d bytes, the component %s has %d", r.Firmware.Size, stack.Firmware, size)
+	}
+	hashes, err := measure.NewKernelHashes(files[stack.Kernel].SHA256, files[stack.Initrd].SHA256, r.Cmdline)
+	if err != nil {
+		return nil, measure.KernelHashes{}, fmt.Errorf("release: %w", err)
+	}
+	return fw, hashes, nil
+}
+
+// Measure returns the launch digests of the release's boot stack in further
+// shapes, the same as from its files.
+func (r Release) Measure(shapes []measure.Shape) ([]measure.Digest, error) {
+	fw, hashes, err := r.Launch()
+	if err != nil {
+		return nil, err
+	}
+	digests, err := measure.MeasureAll(fw, &hashes, shapes)
+	if err != nil {
+		return nil, fmt.Errorf("release: %w", err)
+	}
+	return digests, nil
+}
+
 // Bounds of a release. The subjects are bounded by sigstore's verifier at 1024.
 const (
 	maxComponents = 256
@@ -135,7 +214,32 @@ func (r Release) Check() error {
 	if r.Policy.Required|r.Policy.Forbidden >= 1<<53 {
 		bad("policy: bits beyond 52")
 	}
-	return errors.Join(append(errs, checkTable(r.Table)...)...)
+	if r.KernelHashes != Enforced && r.KernelHashes != Unverified {
+		bad("kernelHashes: %.80q is neither %q nor %q", r.KernelHashes, Enforced, Unverified)
+	}
+	errs = append(errs, checkTable(r.Table)...)
+	if len(errs) == 0 {
+		errs = append(errs, r.checkDigests())
+	}
+	return errors.Join(errs...)
+}
+
+// checkDigests computes the table again.
+func (r Release) checkDigests() error {
+	shapes := make([]measure.Shape, len(r.Table))
+	for i, e := range r.Table {
+		shapes[i] = e.Shape()
+	}
+	digests, err := r.Measure(shapes)
+	if err != nil {
+		return err
+	}
+	for i, e := range r.Table {
+		if e.Measurement != digests[i] {
+			return fmt.Errorf("table[%d].measurement: %v, the release's own firmware and components give %v", i, e.Measurement, digests[i])
+		}
+	}
+	return nil
 }
 
 func (c Component) check() error {
@@ -150,27 +254,21 @@ func (c Component) check() error {
 
 func isText(s string) bool { return len(s) <= maxText && utf8.ValidString(s) }
 
-// checkTable checks each entry, and that the table gives one launch one digest.
+// checkTable checks the form of each entry.
 func checkTable(table []Entry) []error {
 	var errs []error
 	if n := len(table); n == 0 || n > maxTable {
 		errs = append(errs, fmt.Errorf("table: %d entries, want 1 to %d", n, maxTable))
 	}
-	digests, seen := map[measure.Shape]measure.Digest{}, map[measure.Shape]bool{}
+	seen := map[measure.Shape]bool{}
 	for i, e := range table {
 		if err := e.check(); err != nil {
 			errs = append(errs, fmt.Errorf("table[%d]: %w", i, err))
 		}
-		s := e.Shape()
-		if seen[s] {
+		if seen[e.Shape()] {
 			errs = append(errs, fmt.Errorf("table[%d]: stands twice", i))
 		}
-		seen[s] = true
-		s.CPU.Name = "" // not measured
-		if d, ok := digests[s]; ok && d != e.Measurement {
-			errs = append(errs, fmt.Errorf("table[%d].measurement: %v, another entry of the same shape has %v", i, e.Measurement, d))
-		}
-		digests[s] = e.Measurement
+		seen[e.Shape()] = true
 	}
 	return errs
 }
@@ -187,9 +285,6 @@ func (e Entry) check() error {
 		if cpu.Signature != e.CPUSignature {
 			return fmt.Errorf("cpuSignature: %#x, that of %s is %#x", e.CPUSignature, e.CPU, cpu.Signature)
 		}
-	}
-	if e.Measurement == (measure.Digest{}) {
-		return errors.New("measurement: missing")
 	}
 	return nil
 }

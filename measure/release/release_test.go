@@ -23,23 +23,39 @@ import (
 	"github.com/kraudcloud/kattest/measure"
 )
 
-// sample is a release of two components and two launches.
+// sample is a release of three components and three launches.
 func sample() Release {
-	entry := func(vcpus int, cpu string, digest byte) Entry {
-		c, err := measure.ParseCPU(cpu)
-		if err != nil {
-			panic(err)
-		}
-		s := measure.Shape{VMM: measure.QEMU, VCPUs: vcpus, CPU: c, GuestFeatures: measure.SNPActive}
-		return NewEntry(s, measure.Digest{digest})
+	r := Release{
+		Components:   []Component{{"vmlinuz", 6, measure.Hash{1}}, {"OVMF.fd", 4 << 20, measure.Hash{2}}, {"initrd.cpio", 6, measure.Hash{3}}},
+		Cmdline:      "console=ttyS0 quiet",
+		Lock:         strings.Repeat("0", 64),
+		Policy:       DefaultPolicy(),
+		KernelHashes: Enforced,
+		Firmware: measure.FirmwareState{
+			Digest: measure.Digest{7}, Size: 4 << 20, ResetVector: 0x80b004, HashTable: 0x810c00,
+			Sections: []measure.Section{
+				{GPA: 0x800000, Size: 0x9000, Type: measure.SectionMemory},
+				{GPA: 0x810000, Size: 0x1000, Type: measure.SectionKernelHashes},
+			},
+		},
 	}
-	return Release{
-		Components: []Component{{"vmlinuz", 6, measure.Hash{1}}, {"OVMF.fd", 4 << 20, measure.Hash{2}}},
-		Cmdline:    "console=ttyS0 quiet",
-		Lock:       strings.Repeat("0", 64),
-		Policy:     DefaultPolicy(),
-		Table:      []Entry{entry(1, "EPYC-v4", 1), entry(2, "EPYC-v4", 2), entry(2, "EPYC-v3", 2)},
+	shapes := []measure.Shape{shape(1, "EPYC-v4"), shape(2, "EPYC-v4"), shape(2, "EPYC-v3")}
+	digests, err := r.Measure(shapes)
+	if err != nil {
+		panic(err)
 	}
+	for i, d := range digests {
+		r.Table = append(r.Table, NewEntry(shapes[i], d))
+	}
+	return r
+}
+
+func shape(vcpus int, cpu string) measure.Shape {
+	c, err := measure.ParseCPU(cpu)
+	if err != nil {
+		panic(err)
+	}
+	return measure.Shape{VMM: measure.QEMU, VCPUs: vcpus, CPU: c, GuestFeatures: measure.SNPActive}
 }
 
 func newKey(t testing.TB) *ecdsa.PrivateKey {
@@ -107,7 +123,7 @@ func TestStatementIsInToto(t *testing.T) {
 	if err := s.Validate(); err != nil {
 		t.Error(err)
 	}
-	if n := len(s.GetSubject()); n != 2 || s.GetSubject()[0].GetName() != "OVMF.fd" || s.GetSubject()[0].GetDigest()["sha256"] != (measure.Hash{2}).String() {
+	if n := len(s.GetSubject()); n != 3 || s.GetSubject()[0].GetName() != "OVMF.fd" || s.GetSubject()[0].GetDigest()["sha256"] != (measure.Hash{2}).String() {
 		t.Errorf("subjects: %v", s.GetSubject())
 	}
 }
@@ -193,7 +209,7 @@ func TestOpenRefusesSignedNonsense(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct{ name, from, to, err string }{
-		{"predicate type", "kattest/release/v1", "kattest/release/v2", "predicateType"},
+		{"predicate type", "kattest/release/v2", "kattest/release/v1", "predicateType"},
 		{"unknown member", `"lock":`, `"x":1,"lock":`, `unknown member "x"`},
 		{"member twice", `"cmdline":`, `"cmdline":"","cmdline":`, "stands twice"},
 		{"a subject that is no component", `"subject":[{"digest":{"sha256":"02`, `"subject":[{"digest":{"sha256":"03`, "subject[0]"},
@@ -238,8 +254,15 @@ func TestCheck(t *testing.T) {
 		{"policy beyond 52 bits", func(r *Release) { r.Policy.Forbidden |= 1 << 60 }, "beyond 52"},
 		{"no table", func(r *Release) { r.Table = nil }, "table: 0"},
 		{"entry twice", func(r *Release) { r.Table[1] = r.Table[0] }, "table[1]: stands twice"},
-		{"no digest", func(r *Release) { r.Table[0].Measurement = measure.Digest{} }, "measurement: missing"},
-		{"two digests of one launch", func(r *Release) { r.Table[2].Measurement[5]++ }, "another entry of the same shape"},
+		{"no digest", func(r *Release) { r.Table[0].Measurement = measure.Digest{} }, "table[0].measurement: 0000"},
+		{"another digest", func(r *Release) { r.Table[2].Measurement[5]++ }, "table[2].measurement"},
+		{"another firmware", func(r *Release) { r.Firmware.Digest[5]++ }, "table[0].measurement"},
+		{"another kernel", func(r *Release) { r.Components[0].SHA256[5]++ }, "table[0].measurement"},
+		{"another command line", func(r *Release) { r.Cmdline += " debug" }, "table[0].measurement"},
+		{"no kernel", func(r *Release) { r.Components[0].Name = "kernel" }, "no vmlinuz"},
+		{"firmware of another size", func(r *Release) { r.Firmware.Size += 64 << 10 }, "firmware.size: 4259840 bytes, the component OVMF.fd has 4194304"},
+		{"no firmware", func(r *Release) { r.Firmware = measure.FirmwareState{} }, "firmware's state"},
+		{"nothing said of the hashes", func(r *Release) { r.KernelHashes = "" }, "kernelHashes"},
 		{"other signature than the model's", func(r *Release) { r.Table[0].CPUSignature++ }, "that of EPYC-v4"},
 		{"unknown model", func(r *Release) { r.Table[0].CPU = "EPYC-v99" }, "unknown CPU model"},
 		{"no vCPU", func(r *Release) { r.Table[0].VCPUs = 0 }, "vCPUs: 0"},
@@ -260,11 +283,27 @@ func TestCheck(t *testing.T) {
 }
 
 func TestFind(t *testing.T) {
-	if got := sample().Find(measure.Digest{2}); len(got) != 2 || got[0].CPU != "EPYC-v4" || got[1].CPU != "EPYC-v3" {
+	r := sample()
+	if got := r.Find(r.Table[1].Measurement); len(got) != 2 || got[0].CPU != "EPYC-v4" || got[1].CPU != "EPYC-v3" {
 		t.Errorf("got %+v", got)
 	}
-	if got := sample().Find(measure.Digest{3}); got != nil {
+	if got := r.Find(measure.Digest{3}); got != nil {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// A release computes digests that are not in its table, without its files.
+func TestMeasureFurther(t *testing.T) {
+	r := sample()
+	got, err := r.Measure([]measure.Shape{shape(96, "EPYC-Genoa"), shape(2, "EPYC")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got[1] != r.Table[1].Measurement || got[0] == got[1] {
+		t.Errorf("got %v", got)
+	}
+	if _, err := r.Measure([]measure.Shape{{}}); err == nil {
+		t.Error("a shape of nothing was measured")
 	}
 }
 

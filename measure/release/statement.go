@@ -10,7 +10,7 @@ import (
 
 // Names of the formats, with their versions.
 const (
-	PredicateType = "https://github.com/kraudcloud/kattest/release/v1"
+	PredicateType = "https://github.com/kraudcloud/kattest/release/v2"
 	StatementType = "https://in-toto.io/Statement/v1"
 	PayloadType   = "application/vnd.in-toto+json"
 )

@@ -4,8 +4,8 @@
 package stack
 
 import (
+	"cmp"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,9 +13,14 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/kraudcloud/kattest/internal/strictjson"
+	"github.com/kraudcloud/kattest/measure"
 )
 
 // MediaType names this version of the format.
@@ -126,20 +131,75 @@ func (s Stack) Encode() ([]byte, error) {
 // Load reads the manifest of the stack in dir, and checks size and SHA-256 of
 // every file that it names. All that differ are reported together.
 func Load(dir string) (Stack, error) {
+	s, _, err := LoadFirmware(dir)
+	return s, err
+}
+
+// LoadFirmware is Load, and returns the firmware's image too, so that it is read
+// but once.
+func LoadFirmware(dir string) (Stack, []byte, error) {
 	s, err := Read(dir)
 	if err != nil {
-		return Stack{}, err
+		return Stack{}, nil, err
 	}
-	var errs []error
-	for _, f := range s.Files {
-		if err := f.verify(dir); err != nil {
-			errs = append(errs, err)
+	image, err := s.verify(dir)
+	if err != nil {
+		return Stack{}, nil, fmt.Errorf("boot stack %s: %w", dir, err)
+	}
+	return s, image, nil
+}
+
+// verify checks the files on all processors, the largest first, and returns the
+// firmware's image.
+func (s Stack) verify(dir string) ([]byte, error) {
+	order := make([]int, len(s.Files))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(s.Files[b].Size, s.Files[a].Size) })
+	errs := make([]error, len(s.Files))
+	var image []byte
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(order)) {
+		wg.Go(func() {
+			for {
+				n := int(next.Add(1)) - 1
+				if n >= len(order) {
+					return
+				}
+				i := order[n]
+				f := s.Files[i]
+				if f.Name != Firmware {
+					errs[i] = f.verify(dir)
+					continue
+				}
+				image, errs[i] = f.read(dir)
+			}
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return image, nil
+}
+
+// KernelHashes are those of the stack's kernel, initrd and command line, as the
+// manifest has them: of files that Load checked, the files' own.
+func (s Stack) KernelHashes() (measure.KernelHashes, error) {
+	var hashes [2]measure.Hash
+	for i, name := range []string{Kernel, Initrd} {
+		f, ok := s.File(name)
+		if !ok {
+			return measure.KernelHashes{}, fmt.Errorf("stack manifest: files: %s is missing", name)
+		}
+		var err error
+		if hashes[i], err = measure.ParseHash(f.SHA256); err != nil {
+			return measure.KernelHashes{}, fmt.Errorf("stack manifest: %s: %w", name, err)
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return Stack{}, fmt.Errorf("boot stack %s: %w", dir, err)
-	}
-	return s, nil
+	return measure.NewKernelHashes(hashes[0], hashes[1], s.Cmdline)
 }
 
 // Read reads the manifest of the stack in dir without looking at its files.
@@ -167,13 +227,41 @@ func Describe(dir, name, source string) (File, error) {
 
 func (f File) verify(dir string) error {
 	size, sum, err := digest(filepath.Join(dir, f.Name))
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
+	}
+	return f.compare(size, sum)
+}
+
+// read checks the file and returns what it holds.
+func (f File) read(dir string) ([]byte, error) {
+	file, err := os.Open(filepath.Join(dir, f.Name))
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() != f.Size || f.Size > measure.MaxFirmware {
+		return nil, f.compare(info.Size(), f.SHA256)
+	}
+	b := make([]byte, f.Size)
+	if _, err := io.ReadFull(file, b); err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Name, err)
+	}
+	return b, f.compare(f.Size, measure.Hash(sha256.Sum256(b)).String())
+}
+
+func (f File) compare(size int64, sum string) error {
+	switch {
 	case size != f.Size:
 		return fmt.Errorf("%s: %d bytes, the manifest says %d", f.Name, size, f.Size)
 	case sum != f.SHA256:
 		return fmt.Errorf("%s: SHA-256 %s, the manifest says %s", f.Name, sum, f.SHA256)
+	case f.Name == Firmware && size > measure.MaxFirmware:
+		return fmt.Errorf("%s: %d bytes, more than %d", f.Name, size, measure.MaxFirmware)
 	}
 	return nil
 }
@@ -184,7 +272,19 @@ func digest(name string) (int64, string, error) {
 		return 0, "", err
 	}
 	defer f.Close()
-	h := sha256.New()
-	n, err := io.Copy(h, f)
-	return n, hex.EncodeToString(h.Sum(nil)), err
+	counted := &counter{r: f}
+	sum, err := measure.HashOf(counted)
+	return counted.n, sum.String(), err
+}
+
+// counter counts what is read.
+type counter struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counter) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	c.n += int64(n)
+	return n, err
 }
