@@ -261,7 +261,7 @@ func TestCheck(t *testing.T) {
 		{"another command line", func(r *Release) { r.Cmdline += " debug" }, "table[0].measurement"},
 		{"no kernel", func(r *Release) { r.Components[0].Name = "kernel" }, "no vmlinuz"},
 		{"firmware of another size", func(r *Release) { r.Firmware.Size += 64 << 10 }, "firmware.size: 4259840 bytes, the component OVMF.fd has 4194304"},
-		{"no firmware", func(r *Release) { r.Firmware = measure.FirmwareState{} }, "firmware's state"},
+		{"no firmware", func(r *Release) { r.Firmware = measure.FirmwareState{} }, "reset vector: zero"},
 		{"nothing said of the hashes", func(r *Release) { r.KernelHashes = "" }, "kernelHashes"},
 		{"other signature than the model's", func(r *Release) { r.Table[0].CPUSignature++ }, "that of EPYC-v4"},
 		{"unknown model", func(r *Release) { r.Table[0].CPU = "EPYC-v99" }, "unknown CPU model"},

@@ -131,34 +131,46 @@ func (s Stack) Encode() ([]byte, error) {
 // Load reads the manifest of the stack in dir, and checks size and SHA-256 of
 // every file that it names. All that differ are reported together.
 func Load(dir string) (Stack, error) {
-	s, _, err := LoadFirmware(dir)
-	return s, err
+	return load(dir, func([]byte) error { return nil })
 }
 
-// LoadFirmware is Load, and returns the firmware's image too, so that it is read
+// LoadFirmware is Load, and returns the firmware too, so that each file is read
 // but once.
-func LoadFirmware(dir string) (Stack, []byte, error) {
-	s, err := Read(dir)
+func LoadFirmware(dir string) (Stack, *measure.Firmware, error) {
+	var fw *measure.Firmware
+	s, err := load(dir, func(image []byte) error {
+		var err error
+		if fw, err = measure.ParseFirmware(image); err != nil {
+			return fmt.Errorf("%s: %w", Firmware, err)
+		}
+		return nil
+	})
 	if err != nil {
 		return Stack{}, nil, err
 	}
-	image, err := s.verify(dir)
-	if err != nil {
-		return Stack{}, nil, fmt.Errorf("boot stack %s: %w", dir, err)
-	}
-	return s, image, nil
+	return s, fw, nil
 }
 
-// verify checks the files on all processors, the largest first, and returns the
-// firmware's image.
-func (s Stack) verify(dir string) ([]byte, error) {
+// load checks the stack's files, and hands the firmware's image to parse.
+func load(dir string, parse func(image []byte) error) (Stack, error) {
+	s, err := Read(dir)
+	if err != nil {
+		return Stack{}, err
+	}
+	if err := s.verify(dir, parse); err != nil {
+		return Stack{}, fmt.Errorf("boot stack %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+// verify checks the files on all processors, the largest first.
+func (s Stack) verify(dir string, parse func(image []byte) error) error {
 	order := make([]int, len(s.Files))
 	for i := range order {
 		order[i] = i
 	}
 	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(s.Files[b].Size, s.Files[a].Size) })
 	errs := make([]error, len(s.Files))
-	var image []byte
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), len(order)) {
@@ -174,15 +186,16 @@ func (s Stack) verify(dir string) ([]byte, error) {
 					errs[i] = f.verify(dir)
 					continue
 				}
-				image, errs[i] = f.read(dir)
+				image, err := f.read(dir)
+				if err == nil {
+					err = parse(image)
+				}
+				errs[i] = err
 			}
 		})
 	}
 	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	return image, nil
+	return errors.Join(errs...)
 }
 
 // KernelHashes are those of the stack's kernel, initrd and command line, as the

@@ -88,9 +88,9 @@ func meaning(d Difference, a, b Transcript) string {
 	case x.Type != y.Type:
 		return fmt.Sprintf("%s is %v in A and %v in B: another VMM adds it so", x.What, x.Type, y.Type)
 	case opaque(*x) && opaque(*y):
-		return fmt.Sprintf("the images of %s differ; which page is not known, for want of one of them", x.What)
+		return fmt.Sprintf("the %s images differ; which page is not known, for want of one of them", x.What)
 	case x.Contents != y.Contents:
-		return fmt.Sprintf("the images of %s differ, first in the page at offset %#x", x.What, x.GPA-start(a.Steps, *x))
+		return fmt.Sprintf("the %s images differ, first in the page at offset %#x", x.What, x.GPA-start(a.Steps, *x))
 	default:
 		return fmt.Sprintf("%s leads to another digest", x.What)
 	}

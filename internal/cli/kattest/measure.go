@@ -5,87 +5,92 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"path/filepath"
-	"strconv"
+	"slices"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/kraudcloud/kattest/internal/cli"
 	"github.com/kraudcloud/kattest/measure"
 	"github.com/kraudcloud/kattest/measure/release"
-	"github.com/kraudcloud/kattest/measure/stack"
 )
 
 // measureFlags are the flags of kattest measure.
 type measureFlags struct {
-	firmware, kernel, initrd, cmdline, stack string
-
-	vcpus    []int
-	cpus     []string
-	cpuSigs  []string
-	features string
-	vmm      string
-	output   string
+	inputFlags
+	shapeFlags
+	output string
 
 	sign, bundle string
 	release, key string
+
+	transcript, diff bool
 }
 
 func newMeasure() *cobra.Command {
 	var f measureFlags
 	cmd := &cobra.Command{
-		Use:   "measure",
+		Use:   "measure [--diff A B]",
 		Short: "Compute the launch digest of a boot stack",
 		Long: `Compute the launch digest: what an AMD SEV-SNP processor puts into MEASUREMENT
 when a VMM launches this firmware, kernel, initrd and command line with so many
-vCPUs of that model. One digest for each combination of --vcpus and CPU.
+vCPUs of that model. One digest for each combination of --vcpus, CPU and
+--guest-features. --vmm says whose way of launching; 'kattest profiles' lists them.
 
 --sign writes a release: the stack's components and the digests, signed. A key:
   openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out release.key
   openssl pkey -in release.key -pubout -out release.pub
 The password of an encrypted key is taken from COSIGN_PASSWORD.
 
---release holds the stack against a release: its signature, and that these very
-bytes are its components and give its digests.`,
+--release with --stack holds the stack against a release: its signature, and that
+these very bytes are its components and give its digests. Without --stack it
+computes further digests from the release alone.
+
+--transcript prints each step of the chain. --diff takes two transcripts, or
+folders of boot stacks, and says where they part; exit status 5 if they do.`,
 		Example: `  kattest measure --stack DIR --vcpus 1,2,4 --cpu EPYC-v4,EPYC-Milan-v2
   kattest measure --firmware OVMF.fd --kernel vmlinuz --initrd initrd.cpio \
       --cmdline 'console=ttyS0' --output digest
   kattest measure --stack DIR --sign release.key --bundle release.json
-  kattest measure --stack DIR --release release.json --key release.pub`,
-		Args: cli.Args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+  kattest measure --stack DIR --release release.json --key release.pub
+  kattest measure --release release.json --key release.pub --vcpus 96 --cpu host
+  kattest measure --stack DIR --transcript --output json >a.json
+  kattest measure --diff a.json DIR`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if f.diff {
+				return cli.Args(cobra.ExactArgs(2))(cmd, args)
+			}
+			return cli.Args(cobra.NoArgs)(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.stack, "stack", "", "folder of a boot stack; its files are checked against stack.json")
-	flags.StringVar(&f.firmware, "firmware", "", "firmware image, as for QEMU's -bios")
-	flags.StringVar(&f.kernel, "kernel", "", "kernel; without one, kernel hashes are off")
-	flags.StringVar(&f.initrd, "initrd", "", "initrd")
-	flags.StringVar(&f.cmdline, "cmdline", "", "kernel command line")
-	flags.IntSliceVar(&f.vcpus, "vcpus", []int{1}, "numbers of vCPUs")
-	flags.StringSliceVar(&f.cpus, "cpu", nil, "QEMU's CPU models (default EPYC-v4)")
-	flags.StringSliceVar(&f.cpuSigs, "cpu-sig", nil, "CPU signatures, CPUID Fn0000_0001 EAX, as 0x800f12")
-	flags.StringVar(&f.features, "guest-features", "0x1", "SEV_FEATURES of the VMSAs")
-	flags.StringVar(&f.vmm, "vmm", "qemu", "virtual machine monitor: qemu")
+	f.inputFlags.register(flags)
+	f.shapeFlags.register(flags)
 	flags.StringVar(&f.output, "output", "text", "text, json or digest (the bare digests, one a line)")
 	flags.StringVar(&f.sign, "sign", "", "private key (PEM) to sign a release with; needs --stack and --bundle")
 	flags.StringVar(&f.bundle, "bundle", "", "file to write the release to")
-	flags.StringVar(&f.release, "release", "", "release to hold the stack against; needs --stack and --key")
+	flags.StringVar(&f.release, "release", "", "release to hold --stack against, or to compute from; needs --key")
 	flags.StringVar(&f.key, "key", "", "public key, PEM, that signed the release")
+	flags.BoolVar(&f.transcript, "transcript", false, "print each step of one launch's digest")
+	flags.BoolVar(&f.diff, "diff", false, "say where two transcripts, or boot stacks, part")
 	return cmd
 }
 
-func (f measureFlags) run(cmd *cobra.Command) error {
-	if err := f.check(cmd); err != nil {
+func (f measureFlags) run(cmd *cobra.Command, args []string) error {
+	if err := f.check(cmd.Flags()); err != nil {
 		return cli.Usage(err, "see 'kattest measure --help'")
 	}
-	if f.release != "" {
+	if f.release != "" && f.stack != "" {
 		return f.checkRelease(cmd)
 	}
 	shapes, err := f.shapes()
 	if err != nil {
 		return cli.Usage(err, "see 'kattest measure --help'")
+	}
+	if f.diff {
+		return f.runDiff(cmd, args, shapes)
 	}
 	var key crypto.Signer
 	if f.sign != "" { // before the work, of which nothing is lost then
@@ -93,24 +98,47 @@ func (f measureFlags) run(cmd *cobra.Command) error {
 			return cli.Usage(err, "make a key: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out KEY")
 		}
 	}
-	in, err := f.read()
+	in, err := f.read(shapes[0].VMM)
 	if err != nil {
-		return cli.Usage(err, "")
+		return err
+	}
+	if in.hashes == nil && shapes[0].VMM.TakesKernel() {
+		fmt.Fprintln(cmd.ErrOrStderr(), "kattest: warning: no --kernel: kernel hashes are off, the digests say nothing about kernel, initrd and command line")
+	}
+	if f.transcript {
+		return f.writeTranscript(cmd.OutOrStdout(), in, shapes)
 	}
 	m, err := in.measure(shapes)
 	if err != nil {
 		return cli.Usage(err, "")
 	}
-	if in.hashes == nil {
-		fmt.Fprintln(cmd.ErrOrStderr(), "kattest: warning: no --kernel: kernel hashes are off, the digests say nothing about kernel, initrd and command line")
-	}
 	if key != nil {
-		if err := in.publish(cmd.Context(), m, key, f.bundle); err != nil {
+		if err := in.publish(cmd.Context(), shapes, key, f.bundle); err != nil {
 			return err
 		}
 		fmt.Fprintf(cmd.ErrOrStderr(), "release of %d digests written to %s\n", len(m.Table), f.bundle)
 	}
 	return m.write(cmd.OutOrStdout(), f.output)
+}
+
+// read reads what is measured: files, or a release.
+func (f measureFlags) read(vmm measure.Profile) (inputs, error) {
+	if f.release == "" {
+		in, err := f.inputFlags.read(vmm)
+		if err != nil {
+			return inputs{}, cli.Usage(err, "")
+		}
+		return in, nil
+	}
+	r, err := openRelease(f.release, f.key)
+	if err != nil {
+		return inputs{}, err
+	}
+	fw, hashes, err := r.Launch()
+	if err != nil {
+		return inputs{}, cli.Usage(fmt.Errorf("%s: %w", f.release, err), "")
+	}
+	return inputs{firmware: fw, hashes: &hashes}, nil
 }
 
 // checkRelease holds the stack against a release, whose table is the answer.
@@ -119,7 +147,7 @@ func (f measureFlags) checkRelease(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	in, err := f.read()
+	in, err := f.inputFlags.read(measure.QEMU)
 	if err != nil {
 		return cli.Usage(err, "")
 	}
@@ -127,32 +155,37 @@ func (f measureFlags) checkRelease(cmd *cobra.Command) error {
 		return err
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "release %s: signed by %s, and the stack gives its %d digests\n", f.release, f.key, len(r.Table))
-	m := measurements{MediaType: measurementMediaType, KernelHashes: true, Table: r.Table}
+	m := measurements{MediaType: measurementMediaType, KernelHashes: true}
+	for _, e := range r.Table {
+		m.add(e.Shape(), e.Measurement)
+	}
 	return m.write(cmd.OutOrStdout(), f.output)
 }
 
 // check refuses flags that contradict each other.
-func (f measureFlags) check(cmd *cobra.Command) error {
-	given := func(name string) bool { return cmd.Flags().Changed(name) }
+func (f measureFlags) check(flags *pflag.FlagSet) error {
+	given := flags.Changed
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if given("stack") {
-		for _, name := range []string{"firmware", "kernel", "initrd", "cmdline"} {
+	inputs := slices.DeleteFunc([]string{"stack", "firmware", "kernel", "initrd", "cmdline", "svsm", "vars-size"},
+		func(name string) bool { return !given(name) })
+	switch {
+	case f.diff:
+		for _, name := range append(inputs, "release", "sign", "transcript") {
 			if given(name) {
-				bad("--stack and --%s: the stack names its own", name)
+				bad("--diff and --%s contradict each other", name)
 			}
 		}
-	} else if !given("firmware") {
-		bad("neither --stack nor --firmware")
-	}
-	for _, name := range []string{"initrd", "cmdline"} {
-		if given(name) && !given("kernel") && !given("stack") {
-			bad("--%s without --kernel: it would not be measured", name)
+	case given("release"):
+		for _, name := range inputs {
+			if name != "stack" {
+				bad("--release and --%s: the release names its own", name)
+			}
 		}
+	default:
+		errs = append(errs, f.inputFlags.check(flags))
 	}
-	if given("cpu") && given("cpu-sig") {
-		bad("--cpu and --cpu-sig: want one of them")
-	}
+	errs = append(errs, f.shapeFlags.check(flags))
 	if given("sign") != given("bundle") {
 		bad("--sign and --bundle go together")
 	}
@@ -162,15 +195,18 @@ func (f measureFlags) check(cmd *cobra.Command) error {
 	if given("release") != given("key") {
 		bad("--release and --key go together: a release without its publisher's key proves nothing")
 	}
-	if given("release") {
-		if !given("stack") {
-			bad("--release needs --stack, which is held against it")
-		}
-		for _, name := range []string{"vcpus", "cpu", "cpu-sig", "guest-features", "vmm", "sign"} {
+	if given("release") && given("sign") {
+		bad("--release and --sign contradict each other")
+	}
+	if given("release") && given("stack") {
+		for _, name := range append(shapeFlagNames, "transcript") {
 			if given(name) {
-				bad("--release and --%s: the release names its own", name)
+				bad("--release, --stack and --%s: the release names its own launches", name)
 			}
 		}
+	}
+	if given("transcript") && (given("sign") || f.output == "digest") {
+		bad("--transcript: as text or json, and without --sign")
 	}
 	switch f.output {
 	case "text", "json", "digest":
@@ -178,131 +214,6 @@ func (f measureFlags) check(cmd *cobra.Command) error {
 		bad("--output: unknown form %q, want text, json or digest", f.output)
 	}
 	return errors.Join(errs...)
-}
-
-// shapes are the combinations of vCPUs and CPUs, in the order given.
-func (f measureFlags) shapes() ([]measure.Shape, error) {
-	vmm, err := measure.ParseProfile(f.vmm)
-	if err != nil {
-		return nil, fmt.Errorf("--vmm: %w", err)
-	}
-	features, err := strconv.ParseUint(f.features, 0, 64)
-	if err != nil {
-		return nil, fmt.Errorf("--guest-features: %w", err)
-	}
-	cpus, err := f.models()
-	if err != nil {
-		return nil, err
-	}
-	var shapes []measure.Shape
-	seen := map[measure.Shape]bool{}
-	for _, cpu := range cpus {
-		for _, n := range f.vcpus {
-			s := measure.Shape{VMM: vmm, VCPUs: n, CPU: cpu, GuestFeatures: features}
-			if err := s.Check(); err != nil {
-				return nil, err
-			}
-			if seen[s] {
-				return nil, fmt.Errorf("%d vCPUs of %v: given twice", n, cpu)
-			}
-			seen[s] = true
-			shapes = append(shapes, s)
-		}
-	}
-	if len(shapes) == 0 {
-		return nil, errors.New("--vcpus, --cpu, --cpu-sig: an empty list")
-	}
-	return shapes, nil
-}
-
-func (f measureFlags) models() ([]measure.CPU, error) {
-	var cpus []measure.CPU
-	for _, s := range f.cpuSigs {
-		sig, err := strconv.ParseUint(s, 0, 32)
-		if err != nil {
-			return nil, fmt.Errorf("--cpu-sig: %w", err)
-		}
-		cpus = append(cpus, measure.SignatureCPU(uint32(sig)))
-	}
-	names := f.cpus
-	if len(names) == 0 && len(cpus) == 0 {
-		names = []string{"EPYC-v4"}
-	}
-	for _, name := range names {
-		cpu, err := measure.ParseCPU(name)
-		if err != nil {
-			return nil, fmt.Errorf("--cpu: %w", err)
-		}
-		cpus = append(cpus, cpu)
-	}
-	return cpus, nil
-}
-
-// inputs is what is measured.
-type inputs struct {
-	firmware *measure.Firmware
-	hashes   *measure.KernelHashes // nil: kernel hashes are off
-	stack    stack.Stack           // empty without --stack
-	cmdline  string
-}
-
-func (f measureFlags) read() (inputs, error) {
-	in := inputs{cmdline: f.cmdline}
-	if f.stack != "" {
-		var err error
-		if in.stack, err = stack.Load(f.stack); err != nil {
-			return inputs{}, err
-		}
-		in.cmdline = in.stack.Cmdline
-		f.firmware = filepath.Join(f.stack, stack.Firmware)
-		f.kernel = filepath.Join(f.stack, stack.Kernel)
-		f.initrd = filepath.Join(f.stack, stack.Initrd)
-	}
-	image, err := readLimited(f.firmware, measure.MaxFirmware)
-	if err != nil {
-		return inputs{}, err
-	}
-	if in.firmware, err = measure.ParseFirmware(image); err != nil {
-		return inputs{}, fmt.Errorf("%s: %w", f.firmware, err)
-	}
-	if f.kernel != "" {
-		in.hashes, err = hashKernel(f.kernel, f.initrd, in.cmdline)
-	}
-	return in, err
-}
-
-func hashKernel(kernel, initrd, cmdline string) (*measure.KernelHashes, error) {
-	k, err := os.Open(kernel)
-	if err != nil {
-		return nil, err
-	}
-	defer k.Close()
-	var i io.Reader
-	if initrd != "" {
-		f, err := os.Open(initrd)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		i = f
-	}
-	h, err := measure.HashKernel(k, i, cmdline)
-	if err != nil {
-		return nil, err
-	}
-	return &h, nil
-}
-
-func (in inputs) measure(shapes []measure.Shape) (measurements, error) {
-	m := measurements{MediaType: measurementMediaType, KernelHashes: in.hashes != nil}
-	for _, s := range shapes {
-		d, err := measure.Measure(in.firmware, in.hashes, s)
-		if err != nil {
-			return measurements{}, err
-		}
-		m.Table = append(m.Table, release.NewEntry(s, d))
-	}
-	return m, nil
 }
 
 func readSigner(name string) (crypto.Signer, error) {
@@ -324,14 +235,10 @@ func readSigner(name string) (crypto.Signer, error) {
 }
 
 // publish signs the release and writes it to file, which is either whole or not there.
-func (in inputs) publish(ctx context.Context, m measurements, key crypto.Signer, file string) error {
-	r := release.Release{Cmdline: in.cmdline, Lock: in.stack.Lock, Policy: release.DefaultPolicy(), Table: m.Table}
-	for _, f := range in.stack.Files {
-		sum, err := measure.ParseHash(f.SHA256)
-		if err != nil {
-			return fmt.Errorf("%s: %w", f.Name, err)
-		}
-		r.Components = append(r.Components, release.Component{Name: f.Name, Size: f.Size, SHA256: sum})
+func (in inputs) publish(ctx context.Context, shapes []measure.Shape, key crypto.Signer, file string) error {
+	r, err := release.New(in.stack, in.firmware, shapes, release.Unverified)
+	if err != nil {
+		return err
 	}
 	b, err := release.Sign(ctx, r, key)
 	if err != nil {

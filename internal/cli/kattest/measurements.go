@@ -6,16 +6,30 @@ import (
 	"io"
 	"text/tabwriter"
 
-	"github.com/kraudcloud/kattest/measure/release"
+	"github.com/kraudcloud/kattest/measure"
 )
 
 const measurementMediaType = "application/vnd.kattest.measurement.v1+json"
 
 // measurements is the answer of kattest measure; docs/measurement.md has its JSON.
 type measurements struct {
-	MediaType    string          `json:"mediaType"`
-	KernelHashes bool            `json:"kernelHashes"`
-	Table        []release.Entry `json:"table"`
+	MediaType    string        `json:"mediaType"`
+	KernelHashes bool          `json:"kernelHashes"`
+	Table        []measurement `json:"table"`
+}
+
+// measurement is one launch and its digest, of 48 bytes, or 32 before SEV-SNP.
+type measurement struct {
+	VMM           measure.Profile `json:"vmm"`
+	VCPUs         int             `json:"vcpus"`
+	CPU           string          `json:"cpu,omitempty"`
+	CPUSignature  uint32          `json:"cpuSignature"`
+	GuestFeatures uint64          `json:"guestFeatures"`
+	Measurement   string          `json:"measurement"`
+}
+
+func (m *measurements) add(s measure.Shape, digest fmt.Stringer) {
+	m.Table = append(m.Table, measurement{s.VMM, s.VCPUs, s.CPU.Name, s.CPU.Signature, s.GuestFeatures, digest.String()})
 }
 
 func (m measurements) write(w io.Writer, output string) error {
@@ -40,7 +54,11 @@ func (m measurements) writeText(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "VMM\tVCPUS\tCPU\tFEATURES\tMEASUREMENT")
 	for _, e := range m.Table {
-		fmt.Fprintf(tw, "%v\t%d\t%v\t%#x\t%v\n", e.VMM, e.VCPUs, e.Shape().CPU, e.GuestFeatures, e.Measurement)
+		cpu := "any"
+		if e.VMM.MeasuresCPU() {
+			cpu = measure.CPU{Name: e.CPU, Signature: e.CPUSignature}.String()
+		}
+		fmt.Fprintf(tw, "%v\t%d\t%s\t%#x\t%s\n", e.VMM, e.VCPUs, cpu, e.GuestFeatures, e.Measurement)
 	}
 	return tw.Flush()
 }

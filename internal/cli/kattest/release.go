@@ -61,13 +61,17 @@ func (in inputs) compare(r release.Release) error {
 	if len(in.stack.Files) > len(r.Components) {
 		differ("%d files, the release has %d", len(in.stack.Files), len(r.Components))
 	}
-	for _, e := range r.Table {
-		d, err := measure.Measure(in.firmware, in.hashes, e.Shape())
-		if err != nil {
-			return cli.Usage(err, "")
-		}
-		if d != e.Measurement {
-			differ("%d vCPUs of %v: digest %v, the release has %v", e.VCPUs, e.Shape().CPU, d, e.Measurement)
+	shapes := make([]measure.Shape, len(r.Table))
+	for i, e := range r.Table {
+		shapes[i] = e.Shape()
+	}
+	digests, err := measure.MeasureAll(in.firmware, in.hashes, shapes)
+	if err != nil {
+		return cli.Usage(err, "")
+	}
+	for i, e := range r.Table {
+		if digests[i] != e.Measurement {
+			differ("%d vCPUs of %v: digest %v, the release has %v", e.VCPUs, shapes[i].CPU, digests[i], e.Measurement)
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -149,37 +149,21 @@ func makeAnswer(env *testscript.Env, psp *simpsp.PSP) error {
 // publish signs a release of the stack with a new key, and returns the digest
 // of the launch with one vCPU.
 func publish(stackDir, bundle, pub, other string) (measure.Digest, error) {
-	manifest, err := stack.Load(stackDir)
+	manifest, fw, err := stack.LoadFirmware(stackDir)
 	if err != nil {
 		return measure.Digest{}, err
-	}
-	fw, err := measure.ParseFirmware(clitest.Firmware())
-	if err != nil {
-		return measure.Digest{}, err
-	}
-	hashes, err := measure.HashKernel(strings.NewReader(clitest.Kernel), strings.NewReader(clitest.Initrd), manifest.Cmdline)
-	if err != nil {
-		return measure.Digest{}, err
-	}
-	r := release.Release{Cmdline: manifest.Cmdline, Lock: manifest.Lock, Policy: release.DefaultPolicy()}
-	for _, f := range manifest.Files {
-		sum, err := measure.ParseHash(f.SHA256)
-		if err != nil {
-			return measure.Digest{}, err
-		}
-		r.Components = append(r.Components, release.Component{Name: f.Name, Size: f.Size, SHA256: sum})
 	}
 	cpu, err := measure.ParseCPU("EPYC-v4")
 	if err != nil {
 		return measure.Digest{}, err
 	}
+	var shapes []measure.Shape
 	for _, vcpus := range []int{1, 2} {
-		shape := measure.Shape{VMM: measure.QEMU, VCPUs: vcpus, CPU: cpu, GuestFeatures: measure.SNPActive}
-		d, err := measure.Measure(fw, &hashes, shape)
-		if err != nil {
-			return measure.Digest{}, err
-		}
-		r.Table = append(r.Table, release.NewEntry(shape, d))
+		shapes = append(shapes, measure.Shape{VMM: measure.QEMU, VCPUs: vcpus, CPU: cpu, GuestFeatures: measure.SNPActive})
+	}
+	r, err := release.New(manifest, fw, shapes, release.Enforced)
+	if err != nil {
+		return measure.Digest{}, err
 	}
 	key, err := newKey(pub)
 	if err != nil {
