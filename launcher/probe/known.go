@@ -1,0 +1,43 @@
+package probe
+
+import (
+	"fmt"
+
+	"github.com/kraudcloud/kattest/measure"
+)
+
+// KnownImage is a published firmware image that has been probed.
+type KnownImage struct {
+	SHA256  string
+	Name    string // the package and the file in it
+	Version string // the package's
+	Verdict Verdict
+	How     string // how the verdict was come by
+}
+
+func (k KnownImage) String() string {
+	return fmt.Sprintf("known: %s %s: %s", k.Name, k.Version, k.How)
+}
+
+// KnownImages returns the table of known images.
+func KnownImages() []KnownImage {
+	const (
+		how      = "kattest firmware --probe, QEMU 10.0.2, TCG, 2026-11-23"
+		enforced = how + ": refused another kernel, initrd and command line, and no table"
+		not      = how + ": booted another kernel, initrd and command line, and without a table"
+	)
+	return []KnownImage{
+		{"3e4fd0b3fe3b2dbe481c3d9e99418a034174f26cbe1f55aa212b0f18c12d2d6f", "Debian ovmf-amdsev, OVMF.amdsev.fd", "2026.08+ds-2", Enforced, enforced},
+		{"6a3e8f438ad7269f5dfd884647587b88391fb23965bb3aa7902b519438dba129", "Debian ovmf-generic, OVMF.fd", "2026.08+ds-2", NotEnforced, not},
+	}
+}
+
+// Known looks an image up in the table.
+func Known(firmware measure.Hash) (KnownImage, bool) {
+	for _, k := range KnownImages() {
+		if k.SHA256 == firmware.String() {
+			return k, true
+		}
+	}
+	return KnownImage{}, false
+}
