@@ -95,7 +95,7 @@ func (f *Firmware) launches(hashes *KernelHashes, p Profile) error {
 	case !p.known():
 		return &ShapeError{"VMM", fmt.Sprintf("%v is not one that can be measured", p)}
 	case catalogue[p].Technology != TechnologySNP:
-		return &ShapeError{"VMM", fmt.Sprintf("%v launches no SNP guest; its digest is a SHA-256, see MeasureSEV", p)}
+		return &ShapeError{"VMM", fmt.Sprintf("%v launches no SNP guest; its digest is a SHA-256, see SEV", p)}
 	case catalogue[p].svsm != (f.svsm != nil):
 		return &ShapeError{"VMM", fmt.Sprintf("%v and the firmware do not agree on whether there is an SVSM", p)}
 	case hashes != nil && !p.TakesKernel():

@@ -8,11 +8,11 @@ import (
 	"sync/atomic"
 )
 
-// MeasureAll returns the launch digest of each shape, as Measure does. Shapes
+// Matrix returns the launch digest of each shape, as Measure does. Shapes
 // that differ in the number of vCPUs alone share one chain, since a digest is
 // that of one vCPU less with one more added; chains are computed on all
 // processors. An error is the first shape's that has one, and leaves no digest.
-func MeasureAll(fw *Firmware, hashes *KernelHashes, shapes []Shape) ([]Digest, error) {
+func Matrix(fw *Firmware, hashes *KernelHashes, shapes []Shape) ([]Digest, error) {
 	prefixes := map[Profile]Digest{}
 	byChain := map[Shape][]int{} // to the shapes, by their indices
 	for i, s := range shapes {

@@ -17,13 +17,13 @@ func (d SEVDigest) String() string { return hex.EncodeToString(d[:]) }
 // MarshalText returns d in lower-case hexadecimal.
 func (d SEVDigest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// MeasureSEV returns the launch digest of an SEV or SEV-ES guest: SHA-256 over
+// SEV returns the launch digest of an SEV or SEV-ES guest: SHA-256 over
 // the firmware's image, the SEV hash table if there are hashes, and under SEV-ES
 // the VMSAs. The image needs no metadata for SEV-SNP, but a place for the table
 // where there are hashes (else the error is ErrNoHashTable), and a reset vector
 // for SEV-ES. Under SEV, vCPUs and CPU do not count.
 // Source: QEMU 10.0.2, target/i386/sev.c; Linux 6.12, arch/x86/kvm/svm/sev.c.
-func MeasureSEV(image []byte, hashes *KernelHashes, shape Shape) (SEVDigest, error) {
+func SEV(image []byte, hashes *KernelHashes, shape Shape) (SEVDigest, error) {
 	digest, err := measureSEV(image, hashes, shape)
 	if err != nil {
 		return SEVDigest{}, fmt.Errorf("measuring: %w", err)

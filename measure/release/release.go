@@ -167,7 +167,7 @@ func (r Release) Measure(shapes []measure.Shape) ([]measure.Digest, error) {
 	if err != nil {
 		return nil, err
 	}
-	digests, err := measure.MeasureAll(fw, &hashes, shapes)
+	digests, err := measure.Matrix(fw, &hashes, shapes)
 	if err != nil {
 		return nil, fmt.Errorf("release: %w", err)
 	}

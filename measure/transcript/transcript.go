@@ -23,7 +23,7 @@ const MediaType = "application/vnd.kattest.transcript.v1+json"
 const (
 	MaxSize  = 16 << 20 // bytes
 	maxSteps = 32 << 10
-	maxPages = 1 << 20 // 4 GiB
+	maxPages = 1 << 18 // 1 GiB
 	maxWhat  = 256     // bytes
 )
 

@@ -158,7 +158,7 @@ func (in inputs) measure(shapes []measure.Shape) (measurements, error) {
 	m := measurements{MediaType: measurementMediaType, KernelHashes: in.hashes != nil}
 	if in.image != nil {
 		for _, s := range shapes {
-			d, err := measure.MeasureSEV(in.image, in.hashes, s)
+			d, err := measure.SEV(in.image, in.hashes, s)
 			if err != nil {
 				return measurements{}, err
 			}
@@ -166,7 +166,7 @@ func (in inputs) measure(shapes []measure.Shape) (measurements, error) {
 		}
 		return m, nil
 	}
-	digests, err := measure.MeasureAll(in.firmware, in.hashes, shapes)
+	digests, err := measure.Matrix(in.firmware, in.hashes, shapes)
 	if err != nil {
 		return measurements{}, err
 	}

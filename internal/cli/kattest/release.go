@@ -65,7 +65,7 @@ func (in inputs) compare(r release.Release) error {
 	for i, e := range r.Table {
 		shapes[i] = e.Shape()
 	}
-	digests, err := measure.MeasureAll(in.firmware, in.hashes, shapes)
+	digests, err := measure.Matrix(in.firmware, in.hashes, shapes)
 	if err != nil {
 		return cli.Usage(err, "")
 	}
