@@ -17,6 +17,7 @@ import (
 	"github.com/kraudcloud/kattest/guest/pod"
 	"github.com/kraudcloud/kattest/launcher/vm"
 	"github.com/kraudcloud/kattest/measure"
+	"github.com/kraudcloud/kattest/measure/idblock"
 )
 
 // Default time-outs. They are generous: a boot that takes two seconds on a
@@ -66,6 +67,8 @@ type Claims struct {
 	HostData *pod.Hash
 	// Spec is what is put on the spec disk in place of spec.json.
 	Spec []byte
+	// IDBlock is handed to the processor unchecked, in place of vm.json's.
+	IDBlock *idblock.Signed
 }
 
 // RefusedError says that the guest refused to go on, and why by its own word.
@@ -122,9 +125,18 @@ func (h Host) Run(ctx context.Context, v *vm.VM, o Options) (exit int, err error
 // what it had to assume about the host, if anything. It needs neither SEV-SNP
 // nor a free port: ports that are to be any free one stand as 0.
 func (h Host) Line(v *vm.VM, p Platform, a Accel) (line []string, assumed string, err error) {
-	m, _, err := h.machine(v, p, a, Claims{})
+	m, fw, err := h.machine(v, p, a, Claims{})
 	if err != nil {
 		return nil, "", err
+	}
+	if m.IDBlock != nil {
+		_, digest, err := measureLaunch(v, fw, m.Shape, Claims{})
+		if err != nil {
+			return nil, "", err
+		}
+		if err := m.checkIDBlock(digest); err != nil {
+			return nil, "", err
+		}
 	}
 	if p == SNP {
 		if m.CBitPos, err = h.CBitPos(); err != nil {

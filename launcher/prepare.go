@@ -47,25 +47,60 @@ func (h Host) prepare(ctx context.Context, v *vm.VM, o Options) (*launch, error)
 	if l.machine.Network, err = l.machine.Network.withPorts(); err != nil {
 		return nil, err
 	}
+	var digest measure.Digest
+	if o.Platform == Sim || m.IDBlock != nil {
+		if l.hashes, digest, err = measureLaunch(v, fw, m.Shape, o.Claims); err != nil {
+			return nil, err
+		}
+	}
+	if o.Claims.IDBlock == nil {
+		if err := m.checkIDBlock(digest); err != nil {
+			return nil, err
+		}
+	}
 	if o.Platform == SNP {
 		if l.machine.CBitPos, err = h.CBitPos(); err != nil {
 			return nil, err
 		}
 		return l, nil
 	}
-	if l.hashes, err = hashKernel(v, o.Claims); err != nil {
-		return nil, err
-	}
-	digest, err := measure.Measure(fw, &l.hashes, m.Shape)
-	if err != nil {
-		return nil, fmt.Errorf("measuring the launch: %w", err)
-	}
 	processor, err := simpsp.Load(o.PSPState)
 	if err != nil {
 		return nil, err
 	}
-	l.psp = processor.Launch(digest, l.hostData, m.Policy)
+	if m.IDBlock == nil {
+		l.psp = processor.Launch(digest, l.hostData, m.Policy)
+		return l, nil
+	}
+	if l.psp, err = processor.LaunchID(digest, l.hostData, m.Policy, *m.IDBlock); err != nil {
+		return nil, fmt.Errorf("simulated PSP: %w", err)
+	}
 	return l, nil
+}
+
+// measureLaunch returns what goes into the hash table, and the launch digest.
+func measureLaunch(v *vm.VM, fw *measure.Firmware, shape measure.Shape, c Claims) (measure.KernelHashes, measure.Digest, error) {
+	hashes, err := hashKernel(v, c)
+	if err != nil {
+		return measure.KernelHashes{}, measure.Digest{}, err
+	}
+	digest, err := measure.Measure(fw, &hashes, shape)
+	if err != nil {
+		return measure.KernelHashes{}, measure.Digest{}, fmt.Errorf("measuring the launch: %w", err)
+	}
+	return hashes, digest, nil
+}
+
+// checkIDBlock refuses a launch that the firmware would refuse, and says why:
+// from the firmware comes no more than a number.
+func (m Machine) checkIDBlock(digest measure.Digest) error {
+	if m.IDBlock == nil {
+		return nil
+	}
+	if err := m.IDBlock.Block.Match(digest, m.Policy); err != nil {
+		return fmt.Errorf("the firmware would refuse this launch: %w", err)
+	}
+	return nil
 }
 
 // machine is the part of a launch that the QEMU line shows. HOST_DATA is of the
@@ -97,6 +132,10 @@ func (h Host) machine(v *vm.VM, p Platform, a Accel, c Claims) (Machine, *measur
 		Policy:    Policy,
 		HashTable: table,
 		HostData:  pod.Digest(v.SpecBytes),
+		IDBlock:   v.Config.IDBlock,
+	}
+	if c.IDBlock != nil {
+		m.IDBlock = c.IDBlock
 	}
 	if c.Spec != nil {
 		m.HostData = pod.Digest(c.Spec)

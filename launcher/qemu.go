@@ -13,6 +13,7 @@ import (
 	"github.com/kraudcloud/kattest/guest/port"
 	"github.com/kraudcloud/kattest/launcher/vm"
 	"github.com/kraudcloud/kattest/measure"
+	"github.com/kraudcloud/kattest/measure/idblock"
 	"github.com/kraudcloud/kattest/measure/stack"
 )
 
@@ -45,6 +46,8 @@ type Machine struct {
 	HashTable uint32   // on Sim: where the SEV hash table stands in guest memory
 	HostData  pod.Hash // on SNP: HOST_DATA
 	CBitPos   int      // on SNP: the host's CPUID 0x8000001F EBX[5:0]
+
+	IDBlock *idblock.Signed // on SNP: handed to the firmware, if not nil
 }
 
 // Network is QEMU's user-mode network, on which the guest has one address.
@@ -161,8 +164,12 @@ func (m Machine) check() error {
 // snpObject is what asks for SEV-SNP. reduced-phys-bits is 1 whatever CPUID
 // says: memory encryption takes one bit of a guest's physical addresses.
 func (m Machine) snpObject() string {
-	return fmt.Sprintf("sev-snp-guest,id=sev0,cbitpos=%d,reduced-phys-bits=1,policy=%#x,kernel-hashes=on,host-data=%s",
+	object := fmt.Sprintf("sev-snp-guest,id=sev0,cbitpos=%d,reduced-phys-bits=1,policy=%#x,kernel-hashes=on,host-data=%s",
 		m.CBitPos, m.Policy, base64.StdEncoding.EncodeToString(m.HostData[:]))
+	if m.IDBlock != nil {
+		object += "," + m.IDBlock.QEMU()
+	}
+	return object
 }
 
 // virtio adds what a device of a confidential guest needs: bounce buffers in

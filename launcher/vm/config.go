@@ -10,6 +10,7 @@ import (
 	"github.com/kraudcloud/kattest/guest/port"
 	"github.com/kraudcloud/kattest/internal/strictjson"
 	"github.com/kraudcloud/kattest/measure"
+	"github.com/kraudcloud/kattest/measure/idblock"
 )
 
 // MediaType names this version of vm.json.
@@ -23,8 +24,8 @@ const (
 )
 
 // Config is what the host alone decides about a guest, as it stands in vm.json.
-// The number and model of the vCPUs are in the launch measurement; nothing else
-// of it is seen by a verifier.
+// The number and model of the vCPUs are in the launch measurement, and the ID
+// block labels the report; nothing else of it is seen by a verifier.
 type Config struct {
 	MediaType string `json:"mediaType"`
 	VCPUs     int    `json:"vcpus"`
@@ -33,6 +34,8 @@ type Config struct {
 	// Agent is the host's address that leads to the agent; port 0 is any free one.
 	Agent    netip.AddrPort `json:"agent"`
 	Forwards []Forward      `json:"forwards,omitempty"`
+	// IDBlock makes the firmware refuse another launch, if not nil.
+	IDBlock *idblock.Signed `json:"idBlock,omitempty"`
 }
 
 // Forward leads from a port of the host to one of the guest.
@@ -105,6 +108,11 @@ func (c Config) Check() error {
 		}
 		if slices.ContainsFunc(c.Forwards[:i], f.collides) || f.HostPort != 0 && f.Protocol == "tcp" && f.from() == c.Agent {
 			bad("forwards[%d]: %s/%s of the host is taken twice", i, f.from(), f.Protocol)
+		}
+	}
+	if c.IDBlock != nil {
+		if err := c.IDBlock.Verify(); err != nil {
+			bad("idBlock: %w", err)
 		}
 	}
 	return errors.Join(errs...)
