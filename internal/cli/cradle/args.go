@@ -26,13 +26,13 @@ below run/ exist while 'cradle-snp run' does.`,
 			if err != nil {
 				return err
 			}
-			v, err := openVM(args[0])
+			v, err := flags.openVM(args[0])
 			if err != nil {
 				return err
 			}
 			line, assumed, err := launcher.NewHost().Line(v, platform, accel)
 			if err != nil {
-				return err
+				return runError(err)
 			}
 			if assumed != "" {
 				fmt.Fprintf(cmd.ErrOrStderr(), "assumed: %s\n", assumed)

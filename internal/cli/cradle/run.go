@@ -16,14 +16,19 @@ import (
 	"github.com/kraudcloud/kattest/launcher"
 	"github.com/kraudcloud/kattest/launcher/simpsp"
 	"github.com/kraudcloud/kattest/launcher/vm"
+	"github.com/kraudcloud/kattest/measure/idblock"
 )
 
 // platformFlags are what run and args have in common.
-type platformFlags struct{ platform, accel string }
+type platformFlags struct {
+	platform, accel string
+	id              idFlags
+}
 
 func (f *platformFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.platform, "platform", "snp", "`snp`, or sim for the simulated platform, which proves nothing")
 	cmd.Flags().StringVar(&f.accel, "accel", "auto", "on sim: `auto`, kvm or tcg")
+	f.id.add(cmd.Flags())
 }
 
 func (f *platformFlags) parse() (launcher.Platform, launcher.Accel, error) {
@@ -45,12 +50,16 @@ func (f *platformFlags) parse() (launcher.Platform, launcher.Accel, error) {
 }
 
 // openVM opens DIR and checks all of it. What is wrong there is the user's input.
-func openVM(dir string) (*vm.VM, error) {
+// An ID block that the flags name takes the place of DIR's.
+func (f *platformFlags) openVM(dir string) (*vm.VM, error) {
 	v, err := vm.Open(dir)
+	if errors.Is(err, idblock.ErrSignature) {
+		return nil, idBlockError(err)
+	}
 	if err != nil {
 		return nil, cli.Usage(err, "'cradle-snp summon DIR IMAGE' makes a folder that is whole")
 	}
-	return v, nil
+	return v, f.id.apply(v)
 }
 
 func newRun() *cobra.Command {
@@ -77,7 +86,7 @@ with 1. It never takes the simulated platform by itself.`,
 			if o.Platform, o.Accel, err = flags.parse(); err != nil {
 				return err
 			}
-			v, err := openVM(args[0])
+			v, err := flags.openVM(args[0])
 			if err != nil {
 				return err
 			}
@@ -107,6 +116,7 @@ func run(cmd *cobra.Command, v *vm.VM, o launcher.Options, quiet bool) error {
 		if o.Platform == launcher.Sim {
 			fmt.Fprintf(stderr, "SIMULATED platform (%s): its reports prove nothing\n", s.Accel)
 		}
+		showIDBlock(stderr, v.Config.IDBlock)
 		fmt.Fprintf(stderr, "attestation endpoint: %s\n", s.Agent)
 		for _, f := range s.Forwards {
 			fmt.Fprintf(stderr, "forward: %s:%d to the guest's %d/%s\n", f.HostAddress, f.HostPort, f.GuestPort, f.Protocol)
@@ -139,6 +149,8 @@ func runError(err error) error {
 		return &cli.Error{Code: cli.ExitMismatch, Err: err}
 	case errors.Is(err, launcher.ErrNotReady):
 		return &cli.Error{Code: cli.ExitInternal, Err: err, Hint: "'--platform sim' runs the same boot stack without SEV, and proves nothing"}
+	case errors.Is(err, idblock.ErrMeasurement), errors.Is(err, idblock.ErrPolicy), errors.Is(err, idblock.ErrSignature):
+		return idBlockError(err)
 	case errors.Is(err, launcher.ErrRunning):
 		return &cli.Error{Code: cli.ExitUsage, Err: err}
 	}

@@ -17,9 +17,11 @@ import (
 
 	"github.com/kraudcloud/kattest/guest/pod"
 	"github.com/kraudcloud/kattest/internal/cli"
+	"github.com/kraudcloud/kattest/launcher"
 	"github.com/kraudcloud/kattest/launcher/image"
 	"github.com/kraudcloud/kattest/launcher/vm"
 	"github.com/kraudcloud/kattest/measure"
+	"github.com/kraudcloud/kattest/measure/idblock"
 	"github.com/kraudcloud/kattest/measure/stack"
 )
 
@@ -36,6 +38,9 @@ type summoned struct {
 	Measurement measure.Digest `json:"measurement"`
 	VCPUs       int            `json:"vcpus"`
 	CPU         string         `json:"cpu"`
+
+	IDKeyDigest     *idblock.KeyDigest `json:"idKeyDigest,omitempty"`
+	AuthorKeyDigest *idblock.KeyDigest `json:"authorKeyDigest,omitempty"`
 }
 
 // summonFlags are the options, as they stand on the command line.
@@ -52,6 +57,7 @@ type summonFlags struct {
 	memory                 string
 	vcpus                  int
 	cpu                    string
+	id                     idFlags
 }
 
 func newSummon() *cobra.Command {
@@ -101,6 +107,7 @@ place of the image's command, as with docker run.`,
 	flags.StringVar(&f.memory, "memory", fmt.Sprintf("%dM", defaults.MemoryMiB), "memory, in MiB (M) or GiB (G)")
 	flags.StringVar(&f.agent, "agent", defaults.Agent.String(), "address on this machine that leads to the agent; port 0 is any free one")
 	flags.StringVar(&f.stack, "stack", "", "folder of the boot stack (default $KATTEST_STACK, else kattest/stack in the user's data folder)")
+	f.id.add(flags)
 	flags.StringVar(&f.output, "output", "text", "form of the answer: text or json")
 	return cmd
 }
@@ -113,6 +120,9 @@ func summon(cmd *cobra.Command, f summonFlags, args []string) error {
 	config, err := f.config()
 	if err != nil {
 		return cli.Usage(err, "see 'cradle-snp summon --help'")
+	}
+	if config.IDBlock, err = f.id.read(); err != nil {
+		return err
 	}
 	overrides, err := f.overrides(rest)
 	if err != nil {
@@ -129,6 +139,11 @@ func summon(cmd *cobra.Command, f summonFlags, args []string) error {
 	measurement, err := config.Measure(stackDir, bootStack)
 	if err != nil {
 		return cli.Usage(err, "")
+	}
+	if config.IDBlock != nil {
+		if err := config.IDBlock.Block.Match(measurement, launcher.Policy); err != nil {
+			return idBlockError(fmt.Errorf("the firmware would refuse this launch: %w", err))
+		}
 	}
 	if err := vm.CheckVacant(dir); err != nil {
 		return cli.Usage(err, "choose another folder, or remove this one")
@@ -328,6 +343,12 @@ func answer(w io.Writer, output, dir string, measurement measure.Digest) error {
 		VCPUs:       v.Config.VCPUs,
 		CPU:         v.Config.CPU,
 	}
+	if id := v.Config.IDBlock; id != nil {
+		s.IDKeyDigest = new(id.Auth.IDKey.Digest())
+		if id.Auth.HasAuthor() {
+			s.AuthorKeyDigest = new(id.Auth.AuthorKey.Digest())
+		}
+	}
 	if output == "json" {
 		b, err := json.MarshalIndent(s, "", "  ")
 		if err != nil {
@@ -337,14 +358,21 @@ func answer(w io.Writer, output, dir string, measurement measure.Digest) error {
 		return err
 	}
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, row := range [][2]string{
+	rows := [][2]string{
 		{"folder", s.Folder},
 		{"image", s.Image},
 		{"root hash", s.RootHash.String()},
 		{"shape", fmt.Sprintf("%d x %s", s.VCPUs, s.CPU)},
 		{"HOST_DATA", s.HostData.String()},
 		{"MEASUREMENT", s.Measurement.String()},
-	} {
+	}
+	if s.IDKeyDigest != nil {
+		rows = append(rows, [2]string{"ID_KEY_DIGEST", s.IDKeyDigest.String()})
+	}
+	if s.AuthorKeyDigest != nil {
+		rows = append(rows, [2]string{"AUTHOR_KEY_DIGEST", s.AuthorKeyDigest.String()})
+	}
+	for _, row := range rows {
 		fmt.Fprintf(tw, "%s\t%s\n", row[0], row[1])
 	}
 	return tw.Flush()
