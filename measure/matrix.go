@@ -14,7 +14,7 @@ import (
 // processors. An error is the first shape's that has one, and leaves no digest.
 func Matrix(fw *Firmware, hashes *KernelHashes, shapes []Shape) ([]Digest, error) {
 	prefixes := map[Profile]Digest{}
-	byChain := map[Shape][]int{} // to the shapes, by their indices
+	byChain := map[chain][]int{} // to the shapes, by their indices
 	for i, s := range shapes {
 		if err := s.Check(); err != nil {
 			return nil, fmt.Errorf("measuring: shape %d: %w", i, err)
@@ -26,7 +26,8 @@ func Matrix(fw *Firmware, hashes *KernelHashes, shapes []Shape) ([]Digest, error
 			}
 			prefixes[s.VMM] = prefix
 		}
-		byChain[s.chain()] = append(byChain[s.chain()], i)
+		c := chainOf(s)
+		byChain[c] = append(byChain[c], i)
 	}
 	chains := make([][]int, 0, len(byChain))
 	for _, indices := range byChain {
@@ -43,7 +44,7 @@ func Matrix(fw *Firmware, hashes *KernelHashes, shapes []Shape) ([]Digest, error
 				if i >= len(chains) {
 					return
 				}
-				fw.chain(prefixes[shapes[chains[i][0]].VMM], shapes, chains[i], digests)
+				fw.walk(prefixes[shapes[chains[i][0]].VMM], shapes, chains[i], digests)
 			}
 		})
 	}
@@ -51,17 +52,23 @@ func Matrix(fw *Firmware, hashes *KernelHashes, shapes []Shape) ([]Digest, error
 	return digests, nil
 }
 
-// chain is the shape without what shapes on one chain may differ in.
-func (s Shape) chain() Shape {
-	s.VCPUs, s.CPU.Name = 0, ""
-	if !s.VMM.MeasuresCPU() {
-		s.CPU.Signature = 0
-	}
-	return s
+// chain is what shapes on one chain have in common.
+type chain struct {
+	vmm       Profile
+	signature uint32 // 0 where it is not measured
+	features  uint64
 }
 
-// chain puts the digests of shapes[i], for the indices i of one chain, into digests.
-func (f *Firmware) chain(digest Digest, shapes []Shape, indices []int, digests []Digest) {
+func chainOf(s Shape) chain {
+	c := chain{vmm: s.VMM, features: s.GuestFeatures}
+	if s.VMM.MeasuresCPU() {
+		c.signature = s.CPU.Signature
+	}
+	return c
+}
+
+// walk puts the digests of shapes[i], for the indices i of one chain, into digests.
+func (f *Firmware) walk(digest Digest, shapes []Shape, indices []int, digests []Digest) {
 	slices.SortFunc(indices, func(a, b int) int { return shapes[a].VCPUs - shapes[b].VCPUs })
 	bsp, ap := f.VMSAs(shapes[indices[len(indices)-1]])
 	digest = digest.Extend(bsp)

@@ -66,7 +66,7 @@ func (s Shape) Check() error {
 		bad("CPU", "no signature")
 	}
 	if s.VMM.known() {
-		snp := s.VMM.Describe().Technology == TechnologySNP
+		snp := catalogue[s.VMM].Technology == TechnologySNP
 		if snp && s.GuestFeatures&SNPActive == 0 {
 			bad("guest features", "%#x has SNPActive (bit 0) clear: not an SNP guest", s.GuestFeatures)
 		}

@@ -155,7 +155,7 @@ func hashFile(name string) (measure.Hash, error) {
 
 // measure returns the digests of the shapes.
 func (in inputs) measure(shapes []measure.Shape) (measurements, error) {
-	m := measurements{MediaType: measurementMediaType, KernelHashes: in.hashes != nil}
+	m := measurements{MediaType: measurementMediaType, KernelHashes: in.hashes != nil, Table: make([]measurement, 0, len(shapes))}
 	if in.image != nil {
 		for _, s := range shapes {
 			d, err := measure.SEV(in.image, in.hashes, s)

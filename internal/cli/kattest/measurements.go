@@ -1,6 +1,7 @@
 package kattest
 
 import (
+	"encoding"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -25,11 +26,17 @@ type measurement struct {
 	CPU           string          `json:"cpu,omitempty"`
 	CPUSignature  uint32          `json:"cpuSignature"`
 	GuestFeatures uint64          `json:"guestFeatures"`
-	Measurement   string          `json:"measurement"`
+	Measurement   digest          `json:"measurement"`
 }
 
-func (m *measurements) add(s measure.Shape, digest fmt.Stringer) {
-	m.Table = append(m.Table, measurement{s.VMM, s.VCPUs, s.CPU.Name, s.CPU.Signature, s.GuestFeatures, digest.String()})
+// digest is a measure.Digest or a measure.SEVDigest.
+type digest interface {
+	fmt.Stringer
+	encoding.TextMarshaler
+}
+
+func (m *measurements) add(s measure.Shape, d digest) {
+	m.Table = append(m.Table, measurement{s.VMM, s.VCPUs, s.CPU.Name, s.CPU.Signature, s.GuestFeatures, d})
 }
 
 func (m measurements) write(w io.Writer, output string) error {
