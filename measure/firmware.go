@@ -18,9 +18,9 @@ type Firmware struct {
 	problems    []Problem  // those with which it can be launched
 }
 
-// MaxFirmware is the largest firmware image that is measured, in bytes: eight
+// MaxFirmware is the largest firmware image that is measured, in bytes: four
 // times Debian's OVMF, and little enough to be read whole.
-const MaxFirmware = 32 << 20
+const MaxFirmware = 16 << 20
 
 // The image is a multiple of 64 KiB, which QEMU wants for -bios
 // (hw/i386/x86-common.c, x86_bios_rom_init), and ends at 4 GiB.

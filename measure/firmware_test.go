@@ -157,7 +157,7 @@ func TestFirmwareProblems(t *testing.T) {
 		{"empty", nil, []ProblemCode{ProblemSize}, "0 bytes, want a multiple of 65536"},
 		{"cut off", amdSev().build()[28<<10:], []ProblemCode{ProblemSize}, "102400 bytes, want a multiple of 65536"},
 		{"a few bytes", make([]byte, 100), []ProblemCode{ProblemSize, ProblemNoTable}, "100 bytes, too few for an OVMF table"},
-		{"too large", make([]byte, MaxFirmware+firmwareUnit), []ProblemCode{ProblemTooLarge}, "33619968 bytes, more than 33554432"},
+		{"too large", make([]byte, MaxFirmware+firmwareUnit), []ProblemCode{ProblemTooLarge}, "16842752 bytes, more than 16777216"},
 		{"no table", make([]byte, 64<<10), []ProblemCode{ProblemNoTable}, "[0xffd0:0xffe0]: no OVMF table"},
 		{"table's length", with(func(m *image) { m.tableLength = u16(17) }), []ProblemCode{ProblemTableLength, ProblemNoResetVector, ProblemNoMetadata, ProblemNoHashTable}, "[0x1ffce:0x1ffd0]: length 17 of the OVMF table is not between 18 and 131040"},
 		{"table too long", with(func(m *image) { m.size, m.metadata, m.tableLength = 64<<10, nil, u16(0xffff) }), []ProblemCode{ProblemTableLength, ProblemNoResetVector, ProblemNoMetadata, ProblemNoHashTable}, "length 65535 of the OVMF table"},
@@ -319,7 +319,7 @@ func TestFirmwareStateRefuses(t *testing.T) {
 		text   string
 	}{
 		{"size", func(s *FirmwareState) { s.Size = 1000 }, "1000 bytes, want a multiple of 65536"},
-		{"too large", func(s *FirmwareState) { s.Size = 0xffff0000 }, "4294901760 bytes, more than 33554432"},
+		{"too large", func(s *FirmwareState) { s.Size = 0xffff0000 }, "4294901760 bytes, more than 16777216"},
 		{"reset vector", func(s *FirmwareState) { s.ResetVector = 0 }, "reset vector: zero"},
 		{"sections", func(s *FirmwareState) { s.Sections = make([]Section, 257) }, "257 sections, more than 256"},
 		{"section", func(s *FirmwareState) { s.Sections = []Section{{0x1000, 0, SectionMemory}} }, "section 0: empty"},

@@ -2,6 +2,11 @@
 // AMD Secure Processor puts into MEASUREMENT when a VMM launches a given
 // firmware with a given kernel, initrd, command line and set of vCPUs.
 //
+// ParseFirmware, HashKernel and a Shape lead to a digest by Measure, to many by
+// Matrix, and to an account of each step by Steps. Errors that a caller may want
+// to tell apart are a *FirmwareError, a *ShapeError, an *UnknownError and
+// ErrNoHashTable.
+//
 // It is pure: bytes in, Digest out. It does not check who made the bytes, that
 // the firmware compares the kernel with the hash table (the generic build of
 // OVMF has a table and no one who reads it), or that a launch is wise.
