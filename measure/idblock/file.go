@@ -17,19 +17,28 @@ type Signed struct {
 	Auth  Auth  `json:"auth"`
 }
 
-// Open reads the two files of an ID block, each in the firmware's form or in
-// base64, and checks the signatures.
+// Open reads the two files of an ID block as Parse does, and checks the
+// signatures.
 func Open(block, auth []byte) (Signed, error) {
+	s, err := Parse(block, auth)
+	if err != nil {
+		return Signed{}, err
+	}
+	if err := s.Verify(); err != nil {
+		return Signed{}, err
+	}
+	return s, nil
+}
+
+// Parse reads the two files of an ID block, each in the firmware's form or in
+// base64. It checks no signature.
+func Parse(block, auth []byte) (Signed, error) {
 	b, errB := readBlock(block)
 	a, errA := readAuth(auth)
 	if err := errors.Join(errB, errA); err != nil {
 		return Signed{}, err
 	}
-	s := Signed{b, a}
-	if err := s.Verify(); err != nil {
-		return Signed{}, err
-	}
-	return s, nil
+	return Signed{b, a}, nil
 }
 
 // Verify checks the signatures, see Auth.Verify.
