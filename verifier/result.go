@@ -60,6 +60,11 @@ const (
 	CodeTLSKey       Code = "tls-key"                // the connection ends at the evidence's key
 	CodeReportData   Code = "report-data"            // binds the evidence, or is the given one
 	CodeMeasurement  Code = "measurement"            // which boot stack
+	CodeIDKey        Code = "id-block.id-key"        // who signed the ID block
+	CodeAuthorKey    Code = "id-block.author-key"    // who signed its key
+	CodeFamilyID     Code = "id-block.family-id"     // what the ID block says
+	CodeImageID      Code = "id-block.image-id"      // the same
+	CodeGuestSVN     Code = "id-block.guest-svn"     // the same, a least version
 	CodeHostData     Code = "host-data"              // which workload
 	CodeVMPL         Code = "vmpl"                   // who in the guest asked
 	CodeDebug        Code = "policy.debug"           // the host cannot read the guest

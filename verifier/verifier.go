@@ -18,6 +18,7 @@ import (
 
 	"github.com/kraudcloud/kattest/guest/evidence"
 	"github.com/kraudcloud/kattest/measure"
+	"github.com/kraudcloud/kattest/measure/idblock"
 )
 
 // MaxInput is the largest input that ParseInput reads, in bytes.
@@ -104,6 +105,14 @@ type Policy struct {
 	// MinimumTCB must be reached by the reported, committed and launch TCB in
 	// each component. Nil is no minimum, which the result shows.
 	MinimumTCB *TCB
+	// IDKeys and AuthorKeys are the digests of the keys of which one must have
+	// signed the guest's ID block, and one that ID key. Empty is not checked.
+	IDKeys, AuthorKeys []idblock.KeyDigest
+	// FamilyID, ImageID and MinimumGuestSVN are demanded of the ID block, which
+	// needs one of the keys: any host can sign an ID block. Nil and 0 are not
+	// checked.
+	FamilyID, ImageID *[16]byte
+	MinimumGuestSVN   uint32
 	// CSPID must be named by a VLEK.
 	CSPID string
 
@@ -128,6 +137,7 @@ func Verify(in Input, policy Policy) (Result, error) {
 	if !policy.AuthenticityOnly {
 		v.checkBinding()
 		v.checkMeasurement()
+		v.checkIDBlock()
 		v.checkHostData()
 		v.checkGuestPolicy()
 		v.checkTCB()
