@@ -27,6 +27,7 @@ type judgeFlags struct {
 	vcpus                           int
 	vmpl                            uint32
 	authenticityOnly                bool
+	id                              idFlags
 
 	withoutMeasurement, withoutNonce, withoutHostData, withoutVMPL     bool
 	withoutDebug, withoutMigration, withoutCommitted, withoutProviders bool
@@ -57,6 +58,7 @@ func (f *judgeFlags) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.withoutCommitted, "without-committed-check", false, "accept provisional firmware")
 	flags.BoolVar(&f.withoutProviders, "without-csp-id", false, "accept a VLEK of any cloud provider")
 	flags.StringVar(&f.output, "output", "text", "form of the answer: text or json")
+	f.id.register(flags)
 }
 
 // exclusive are flags that contradict each other, and of which one is needed.
@@ -80,6 +82,9 @@ func (f *judgeFlags) check(flags *pflag.FlagSet, fresh bool) error {
 	}
 	if f.vcpus != 0 && (f.vcpus < 0 || f.release == "") {
 		return cli.Usage(errors.New("--vcpus: want a positive number, with --release"), "")
+	}
+	if err := f.id.check(flags, f.authenticityOnly); err != nil {
+		return cli.Usage(err, "")
 	}
 	if f.vmpl > 3 {
 		return cli.Usage(fmt.Errorf("--vmpl: %d is not 0 to 3", f.vmpl), "")
@@ -117,7 +122,7 @@ func (f *judgeFlags) policy() (verifier.Policy, error) {
 		WithoutVMPL: f.withoutVMPL, WithoutDebug: f.withoutDebug, WithoutMigration: f.withoutMigration,
 		WithoutCommitted: f.withoutCommitted, WithoutCSPID: f.withoutProviders,
 	}
-	for _, read := range []func(*verifier.Policy) error{f.readValues, f.readCertificates, f.readSpec, f.readRelease} {
+	for _, read := range []func(*verifier.Policy) error{f.readValues, f.readCertificates, f.readSpec, f.readRelease, f.id.read} {
 		if err := read(&p); err != nil {
 			if _, ok := errors.AsType[*cli.Error](err); ok {
 				return verifier.Policy{}, err
