@@ -19,6 +19,7 @@ var rules = []struct{ pkg, banned, reason string }{
 	{"measure", module, "the digest must be computable by whoever reads one package"},
 	{"measure", ".", "the standard library alone: a digest that everyone trusts is one that everyone can read"},
 	{"measure/stack", ".", "the manifest is read wherever a stack is"},
+	{"measure/igvm", ".", "a digest, as measure's"},
 	{"measure/idblock", ".", "launcher and verifier read what the firmware reads"},
 	{"guest/pod", ".", "a leaf: read by guest and verifier alike"},
 	{"guest/evidence", ".", "a leaf: read by guest and verifier alike"},
