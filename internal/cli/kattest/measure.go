@@ -20,6 +20,7 @@ import (
 type measureFlags struct {
 	inputFlags
 	shapeFlags
+	igvmFlags
 	output string
 
 	sign, bundle string
@@ -47,6 +48,10 @@ The password of an encrypted key is taken from COSIGN_PASSWORD.
 these very bytes are its components and give its digests. Without --stack it
 computes further digests from the release alone.
 
+--igvm measures an IGVM file, as QEMU loads it, or as --loader says; without
+--vcpus, with those that the file has. Exit status 5 if its ID block is another
+launch's.
+
 --transcript prints each step of the chain. --diff takes two transcripts, or
 folders of boot stacks, and says where they part; exit status 5 if they do.`,
 		Example: `  kattest measure --stack DIR --vcpus 1,2,4 --cpu EPYC-v4,EPYC-Milan-v2
@@ -56,7 +61,8 @@ folders of boot stacks, and says where they part; exit status 5 if they do.`,
   kattest measure --stack DIR --release release.json --key release.pub
   kattest measure --release release.json --key release.pub --vcpus 96 --cpu host
   kattest measure --stack DIR --transcript --output json >a.json
-  kattest measure --diff a.json DIR`,
+  kattest measure --diff a.json DIR
+  kattest measure --igvm coconut-qemu.igvm --vcpus 4 --cpu EPYC-Milan-v2`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if f.diff {
 				return cli.Args(cobra.ExactArgs(2))(cmd, args)
@@ -68,6 +74,7 @@ folders of boot stacks, and says where they part; exit status 5 if they do.`,
 	flags := cmd.Flags()
 	f.inputFlags.register(flags)
 	f.shapeFlags.register(flags)
+	f.igvmFlags.register(flags)
 	flags.StringVar(&f.output, "output", "text", "text, json or digest (the bare digests, one a line)")
 	flags.StringVar(&f.sign, "sign", "", "private key (PEM) to sign a release with; needs --stack and --bundle")
 	flags.StringVar(&f.bundle, "bundle", "", "file to write the release to")
@@ -81,6 +88,9 @@ folders of boot stacks, and says where they part; exit status 5 if they do.`,
 func (f measureFlags) run(cmd *cobra.Command, args []string) error {
 	if err := f.check(cmd.Flags()); err != nil {
 		return cli.Usage(err, "see 'kattest measure --help'")
+	}
+	if f.igvm != "" {
+		return f.runIGVM(cmd)
 	}
 	if f.release != "" && f.stack != "" {
 		return f.checkRelease(cmd)
@@ -165,8 +175,14 @@ func (f measureFlags) checkRelease(cmd *cobra.Command) error {
 // check refuses flags that contradict each other.
 func (f measureFlags) check(flags *pflag.FlagSet) error {
 	given := flags.Changed
+	if given("igvm") {
+		return f.checkIGVM(flags)
+	}
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if given("loader") {
+		bad("--loader without --igvm")
+	}
 	inputs := slices.DeleteFunc([]string{"stack", "firmware", "kernel", "initrd", "cmdline", "svsm", "vars-size"},
 		func(name string) bool { return !given(name) })
 	switch {
@@ -205,15 +221,21 @@ func (f measureFlags) check(flags *pflag.FlagSet) error {
 			}
 		}
 	}
-	if given("transcript") && (given("sign") || f.output == "digest") {
-		bad("--transcript: as text or json, and without --sign")
-	}
+	errs = append(errs, f.checkOutput(flags))
+	return errors.Join(errs...)
+}
+
+// checkOutput refuses a form of output that there is not.
+func (f measureFlags) checkOutput(flags *pflag.FlagSet) error {
 	switch f.output {
 	case "text", "json", "digest":
 	default:
-		bad("--output: unknown form %q, want text, json or digest", f.output)
+		return fmt.Errorf("--output: unknown form %q, want text, json or digest", f.output)
 	}
-	return errors.Join(errs...)
+	if flags.Changed("transcript") && (flags.Changed("sign") || f.output == "digest") {
+		return errors.New("--transcript: as text or json, and without --sign")
+	}
+	return nil
 }
 
 func readSigner(name string) (crypto.Signer, error) {
