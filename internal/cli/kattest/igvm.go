@@ -202,7 +202,15 @@ func (f measureFlags) writeIGVMTranscript(w io.Writer, image *igvm.Image, table 
 		return cli.Usage(err, "")
 	}
 	t := transcript.Of(steps, nil, measure.Shape{VMM: measure.QEMU, VCPUs: m.VCPUs, CPU: cpu, GuestFeatures: m.GuestFeatures})
-	return f.writeAccount(w, t)
+	if f.output == "text" {
+		return writeSteps(w, t)
+	}
+	b, err := t.Encode()
+	if err != nil { // more steps than a transcript may have
+		return cli.Usage(fmt.Errorf("--transcript: %w", err), "--output text has no bound")
+	}
+	_, err = w.Write(b)
+	return err
 }
 
 // model is the CPU, where it counts.

@@ -21,10 +21,6 @@ func (f measureFlags) writeTranscript(w io.Writer, in inputs, shapes []measure.S
 	if err != nil {
 		return cli.Usage(err, "")
 	}
-	return f.writeAccount(w, t)
-}
-
-func (f measureFlags) writeAccount(w io.Writer, t transcript.Transcript) error {
 	if f.output == "text" {
 		return writeSteps(w, t)
 	}
