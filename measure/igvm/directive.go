@@ -99,17 +99,6 @@ func (p *parser) inFile(h header, at int, offset uint32, size uint64) error {
 	return nil
 }
 
-// page returns the index of the page at an offset of the file.
-func (p *parser) page(offset uint32) int32 {
-	index, ok := p.pageOf[offset]
-	if !ok {
-		index = int32(len(p.offsets))
-		p.pageOf[offset] = index
-		p.offsets = append(p.offsets, offset)
-	}
-	return index
-}
-
 // pageData takes in a PAGE_DATA.
 //
 //	offset  size  field
@@ -149,7 +138,8 @@ func (p *parser) pageData(h header) error {
 		return err
 	}
 	if offset != 0 {
-		d.index = p.page(offset)
+		d.index = int32(len(p.offsets)) // for now, see hash
+		p.offsets = append(p.offsets, offset)
 	}
 	p.add(h, d)
 	return nil

@@ -48,7 +48,7 @@ type File struct {
 // Open reads an IGVM file of format version 1 or 2 and of size bytes. Every page
 // of it that concerns SEV-SNP is hashed. An error of form is a *FormatError.
 func Open(r io.ReaderAt, size int64) (*File, error) {
-	p := parser{r: r, size: size, areaOf: map[uint32]area{}, pageOf: map[uint32]int32{}}
+	p := parser{r: r, size: size, areaOf: map[uint32]area{}}
 	if err := p.parse(); err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package igvm
 
 import (
-	"crypto/sha512"
 	"errors"
 	"fmt"
 
@@ -14,6 +13,7 @@ type Image struct {
 	loader Loader
 	order  []int32        // in which the loader adds the file's directives
 	prefix measure.Digest // after them
+	zeros  measure.Digest // SHA-384 of a page of zeros
 	start  *qemuStart     // of the vCPUs, with QEMU alone
 }
 
@@ -44,7 +44,7 @@ func (f *File) Load(l Loader) (*Image, error) {
 	if f.snpMask() == 0 {
 		return nil, ErrNoSNP
 	}
-	i := &Image{file: f, loader: l}
+	i := &Image{file: f, loader: l, zeros: sha512Page(new([measure.PageSize]byte))}
 	var errs []error
 	switch l {
 	case QEMU:
@@ -171,7 +171,7 @@ func (i *Image) steps(d directive) []measure.Step {
 		return []measure.Step{{What: "parameters", Type: measure.PageUnmeasured, GPA: d.gpa, Pages: pages}}
 	case vpContext:
 		c := i.file.contexts[d.index]
-		return []measure.Step{{What: vCPU(int(c.vp)), Type: measure.PageVMSA, GPA: d.gpa, Pages: 1, Contents: sha512.Sum384(c.vmsa[:])}}
+		return []measure.Step{{What: vCPU(int(c.vp)), Type: measure.PageVMSA, GPA: d.gpa, Pages: 1, Contents: sha512Page(c.vmsa)}}
 	}
 	s := measure.Step{GPA: d.gpa, Pages: int(d.flags.size() / measure.PageSize)}
 	if i.loader == OpenVMM { // to it, every page has 4 KiB
@@ -194,7 +194,7 @@ func (i *Image) steps(d directive) []measure.Step {
 // file of it, and zeros.
 func (i *Image) data(s measure.Step, d directive) []measure.Step {
 	zeros := s
-	zeros.What, zeros.Type, zeros.Contents = "zeros", measure.PageNormal, sha512.Sum384(make([]byte, measure.PageSize))
+	zeros.What, zeros.Type, zeros.Contents = "zeros", measure.PageNormal, i.zeros
 	if d.index == none {
 		return []measure.Step{zeros}
 	}

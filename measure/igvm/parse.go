@@ -26,8 +26,7 @@ type parser struct {
 	seves     uint32 // the bit of SEV-ES
 	directive int    // the number of directives so far
 	areaOf    map[uint32]area
-	pageOf    map[uint32]int32 // by offset in the file, to the page's index
-	offsets   []uint32         // of the pages in the file, by index
+	offsets   []uint32 // in the file, of the pages as the headers refer to them
 }
 
 // area is a parameter area: its place in File.areas, and whether it was inserted.
@@ -68,6 +67,7 @@ func (p *parser) parse() error {
 		return err
 	}
 	start := p.dataStart - int64(len(headers))
+	p.file.directives = make([]directive, 0, len(headers)/(headerHead+int(pageData.form().size)))
 	for at, index := 0, 0; at < len(headers); index++ {
 		h, next, err := nextHeader(headers, at, index, start)
 		if err != nil {
