@@ -64,41 +64,63 @@ type (
 	block [blockSize / 8][Width]uint64
 )
 
+// Digests are eight digests, word by word.
+type Digests [DigestSize / 8][Width]uint64
+
+// Spread returns a digest in every lane.
+func Spread(digest *[DigestSize]byte) (d Digests) {
+	for lane := range Width {
+		d.SetLane(lane, digest)
+	}
+	return d
+}
+
+// SetLane puts a lane's digest.
+func (d *Digests) SetLane(lane int, digest *[DigestSize]byte) {
+	for i := range d {
+		d[i][lane] = binary.BigEndian.Uint64(digest[8*i:])
+	}
+}
+
+// Lane returns a lane's digest.
+func (d *Digests) Lane(lane int) (digest [DigestSize]byte) {
+	for i := range d {
+		binary.BigEndian.PutUint64(digest[8*i:], d[i][lane])
+	}
+	return digest
+}
+
 // Chains are eight digests, each with the tail that it is extended by: the next
-// digest is SHA-384 over digest and tail. The zero value is ready for use.
+// digest is SHA-384 over digest and tail.
 type Chains struct {
 	// message is digest, tail and the padding of SHA-512's first block.
 	// Source: FIPS 180-4, section 5.1.2.
 	//
 	//	words  contents
 	//	0–5    digest
-	//	6–13   tail
+	//	6–11   tail: a digest of what is added
+	//	12–13  tail: the rest, the same in every lane
 	//	14     a one bit, and zeros
 	//	15     zeros; they go on into the second block, which ends with the length
 	message block
 }
 
-// SetDigest puts a lane's digest.
-func (c *Chains) SetDigest(lane int, digest *[DigestSize]byte) {
-	for i := range DigestSize / 8 {
-		c.message[i][lane] = binary.BigEndian.Uint64(digest[8*i:])
-	}
-}
+// SetDigests puts the digests.
+func (c *Chains) SetDigests(d *Digests) { copy(c.message[:], d[:]) }
 
-// SetTail puts what a lane's digest is extended by.
-func (c *Chains) SetTail(lane int, tail *[TailSize]byte) {
-	for i := range TailSize / 8 {
-		c.message[DigestSize/8+i][lane] = binary.BigEndian.Uint64(tail[8*i:])
+// SetTails puts what the digests are extended by: in each lane a digest, and rest.
+func (c *Chains) SetTails(d *Digests, rest *[TailSize - DigestSize]byte) {
+	copy(c.message[6:], d[:])
+	for i := range len(rest) / 8 {
+		w := binary.BigEndian.Uint64(rest[8*i:])
+		for lane := range Width {
+			c.message[12+i][lane] = w
+		}
 	}
 }
 
 // Digest returns a lane's digest.
-func (c *Chains) Digest(lane int) (digest [DigestSize]byte) {
-	for i := range DigestSize / 8 {
-		binary.BigEndian.PutUint64(digest[8*i:], c.message[i][lane])
-	}
-	return digest
-}
+func (c *Chains) Digest(lane int) [DigestSize]byte { return (*Digests)(c.message[:]).Lane(lane) }
 
 // Begins reports the lanes, one bit for each, whose digest's first eight bytes
 // are word, big-endian.
@@ -111,15 +133,14 @@ func (c *Chains) Begins(word uint64) (lanes uint8) {
 	return lanes
 }
 
-// Extend replaces every lane's digest by the next one.
+// Extend replaces every lane's digest by the next one, on a path that this machine
+// has.
 func (c *Chains) Extend(p Path) {
 	if p != AVX512 {
 		c.extendPortable()
 		return
 	}
-	for i := range Width {
-		c.message[14][i] = 1 << 63
-	}
+	c.message[14] = [Width]uint64{1 << 63, 1 << 63, 1 << 63, 1 << 63, 1 << 63, 1 << 63, 1 << 63, 1 << 63}
 	s := initialState
 	compress(&s, &c.message, &k)
 	compressConstant(&s, &lengthOfMessage)
@@ -128,11 +149,12 @@ func (c *Chains) Extend(p Path) {
 
 func (c *Chains) extendPortable() {
 	var b [messageSize]byte
+	d := (*Digests)(c.message[:])
 	for lane := range Width {
 		for i := range messageSize / 8 {
 			binary.BigEndian.PutUint64(b[8*i:], c.message[i][lane])
 		}
 		digest := sha512.Sum384(b[:])
-		c.SetDigest(lane, &digest)
+		d.SetLane(lane, &digest)
 	}
 }

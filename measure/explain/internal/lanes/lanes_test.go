@@ -22,35 +22,71 @@ func random(r *rand.Rand, b []byte) {
 	}
 }
 
+// messagesOf are eight random messages, alike in the last bytes only.
+func messagesOf(r *rand.Rand) (messages [Width][messageSize]byte) {
+	for lane := range messages {
+		random(r, messages[lane][:])
+		copy(messages[lane][2*DigestSize:], messages[0][2*DigestSize:])
+	}
+	return messages
+}
+
+// chainsOf puts messages into lanes.
+func chainsOf(messages *[Width][messageSize]byte) *Chains {
+	var c Chains
+	var digests, tails Digests
+	for lane := range messages {
+		digests.SetLane(lane, (*[DigestSize]byte)(messages[lane][:]))
+		tails.SetLane(lane, (*[DigestSize]byte)(messages[lane][DigestSize:]))
+	}
+	c.SetDigests(&digests)
+	c.SetTails(&tails, (*[TailSize - DigestSize]byte)(messages[0][2*DigestSize:]))
+	return &c
+}
+
+// extend does to messages what Extend does to their digests.
+func extend(messages *[Width][messageSize]byte) {
+	for lane := range messages {
+		digest := sha512.Sum384(messages[lane][:])
+		copy(messages[lane][:], digest[:])
+	}
+}
+
 func TestExtend(t *testing.T) {
 	forPaths(t, func(t *testing.T, p Path) {
 		r := rand.New(rand.NewPCG(1, 2))
 		for range 200 {
-			var c Chains
-			var messages [Width][messageSize]byte
-			for lane := range messages {
-				random(r, messages[lane][:])
-				c.SetDigest(lane, (*[DigestSize]byte)(messages[lane][:]))
-				c.SetTail(lane, (*[TailSize]byte)(messages[lane][DigestSize:]))
-			}
+			messages := messagesOf(r)
+			c := chainsOf(&messages)
 			for range 3 {
 				c.Extend(p)
+				extend(&messages)
 				for lane := range messages {
-					want := sha512.Sum384(messages[lane][:])
-					if got := c.Digest(lane); got != want {
-						t.Fatalf("lane %d: %x gives %x, want %x", lane, messages[lane], got, want)
+					if got := c.Digest(lane); !bytes.Equal(got[:], messages[lane][:DigestSize]) {
+						t.Fatalf("lane %d: %x, want %x", lane, got, messages[lane][:DigestSize])
 					}
-					copy(messages[lane][:], want[:])
 				}
 			}
 		}
 	})
 }
 
+func TestSpread(t *testing.T) {
+	want := [DigestSize]byte{1, 2, 47: 3}
+	d := Spread(&want)
+	for lane := range Width {
+		if got := d.Lane(lane); got != want {
+			t.Errorf("lane %d: %x", lane, got)
+		}
+	}
+}
+
 func TestBegins(t *testing.T) {
 	var c Chains
-	c.SetDigest(2, &[DigestSize]byte{7: 9, 8: 1})
-	c.SetDigest(7, &[DigestSize]byte{7: 9, 8: 2})
+	var d Digests
+	d.SetLane(2, &[DigestSize]byte{7: 9, 8: 1})
+	d.SetLane(7, &[DigestSize]byte{7: 9, 8: 2})
+	c.SetDigests(&d)
 	for word, want := range map[uint64]uint8{9: 1<<2 | 1<<7, 0: 0xff &^ (1<<2 | 1<<7), 1: 0} {
 		if got := c.Begins(word); got != want {
 			t.Errorf("lanes %b begin with %d, want %b", got, word, want)
@@ -85,8 +121,9 @@ func TestPages(t *testing.T) {
 			{0, 0, 1}, {16, 0x310, 1}, {100, 0x310, 21}, {PageSize, 0x78, 2}, {16, PageSize - 8, 1}, {9, 0, PageSize / 8},
 		} {
 			s, pages := pagesOf(r, p, tt.dense, tt.from, tt.fields)
-			for lane, got := range s.Hash() {
-				if want := sha512.Sum384(pages[lane][:]); got != want {
+			got := s.Hash()
+			for lane := range pages {
+				if got, want := got.Lane(lane), sha512.Sum384(pages[lane][:]); got != want {
 					t.Fatalf("%+v, lane %d: %x, want %x", tt, lane, got, want)
 				}
 			}
@@ -100,7 +137,8 @@ func TestClone(t *testing.T) {
 		var page [PageSize]byte
 		s := NewPages(p, &page, 8, 16)
 		s.Clone().PutUint64(3, 8, 1)
-		if got, want := s.Hash()[3], sha512.Sum384(page[:]); got != want {
+		hashed := s.Hash()
+		if got, want := hashed.Lane(3), sha512.Sum384(page[:]); got != want {
 			t.Errorf("%x, want %x", got, want)
 		}
 	})
@@ -126,19 +164,15 @@ func FuzzExtend(f *testing.F) {
 		}
 		data := bytes.Repeat(seed, Width*messageSize/len(seed)+1)
 		for _, p := range Paths() {
-			var c Chains
 			var messages [Width][messageSize]byte
 			for lane := range messages {
 				copy(messages[lane][:], data[lane*messageSize:])
-				c.SetDigest(lane, (*[DigestSize]byte)(messages[lane][:]))
-				c.SetTail(lane, (*[TailSize]byte)(messages[lane][DigestSize:]))
+				copy(messages[lane][2*DigestSize:], messages[0][2*DigestSize:])
 			}
+			c := chainsOf(&messages)
 			for range steps%8 + 1 {
 				c.Extend(p)
-				for lane := range messages {
-					digest := sha512.Sum384(messages[lane][:])
-					copy(messages[lane][:], digest[:])
-				}
+				extend(&messages)
 			}
 			for lane := range messages {
 				if got := c.Digest(lane); !bytes.Equal(got[:], messages[lane][:DigestSize]) {
@@ -157,8 +191,9 @@ func FuzzPages(f *testing.F) {
 		n := min(int(fields)+1, PageSize/8-first)
 		for _, p := range Paths() {
 			s, pages := pagesOf(rand.New(rand.NewPCG(seed, 0)), p, int(dense), 8*first, n)
-			for lane, got := range s.Hash() {
-				if want := sha512.Sum384(pages[lane][:]); got != want {
+			got := s.Hash()
+			for lane := range pages {
+				if got, want := got.Lane(lane), sha512.Sum384(pages[lane][:]); got != want {
 					t.Fatalf("%v, lane %d: %x, want %x", p, lane, got, want)
 				}
 			}

@@ -58,7 +58,7 @@ func (s *Pages) PutUint64(lane, offset int, value uint64) {
 }
 
 // Hash returns the SHA-384 of each page.
-func (s *Pages) Hash() (digests [Width][DigestSize]byte) {
+func (s *Pages) Hash() Digests {
 	if s.path != AVX512 {
 		return s.hashPortable()
 	}
@@ -69,23 +69,19 @@ func (s *Pages) Hash() (digests [Width][DigestSize]byte) {
 	for _, kw := range s.after {
 		compressConstant(&h, kw)
 	}
-	for lane := range digests {
-		for i := range DigestSize / 8 {
-			binary.BigEndian.PutUint64(digests[lane][8*i:], h[i][lane])
-		}
-	}
-	return digests
+	return Digests(h[:DigestSize/8])
 }
 
-func (s *Pages) hashPortable() (digests [Width][DigestSize]byte) {
+func (s *Pages) hashPortable() (digests Digests) {
 	page := s.page
-	for lane := range digests {
+	for lane := range Width {
 		for i := range s.fields {
 			for t := range s.fields[i] {
 				binary.BigEndian.PutUint64(page[(s.first+i)*blockSize+8*t:], s.fields[i][t][lane])
 			}
 		}
-		digests[lane] = sha512.Sum384(page[:])
+		digest := sha512.Sum384(page[:])
+		digests.SetLane(lane, &digest)
 	}
 	return digests
 }
