@@ -133,8 +133,8 @@ func reseal(file []byte) {
 	le.PutUint32(file[0x14:], crc32.ChecksumIEEE(file[:end]))
 }
 
-// vmsa is the state that Coconut's igvmbuilder gives a vCPU under QEMU: 32-bit
-// protected mode.
+// vmsa is the state that Coconut's igvmbuilder gives a vCPU under QEMU, 32-bit
+// protected mode; but for MXCSR and X87_FCW, which it leaves zero.
 func vmsa(change ...func([]byte)) []byte {
 	b := make([]byte, 4096)
 	le := binary.LittleEndian
@@ -158,6 +158,8 @@ func vmsa(change ...func([]byte)) []byte {
 	le.PutUint64(b[0x268:], 0x0007040600070406)
 	le.PutUint64(b[0x3b0:], 0x29)
 	le.PutUint64(b[0x3e8:], 1)
+	le.PutUint32(b[0x408:], 0x1f80)
+	le.PutUint16(b[0x410:], 0x37f)
 	for _, c := range change {
 		c(b)
 	}

@@ -99,7 +99,7 @@ func plainLD(t testing.TB) measure.Digest {
 	return d
 }
 
-const plainDigest = "9479ea14d0b9c5218b21395cf68829b58f681f52daeae0732ab5626104220b5a5741964e7b11b96441bf9824175b1f22"
+const plainDigest = "226a42f40ece0bbf85fba8cdb3f9b41a1771aaba0edaf50dfa86bdfa1212fd55c466ddfd89845f3e58f6794521411221"
 
 // Files that igvmmeasure signed, of the keys of testKey; commit as in peer_test.go:
 //
@@ -111,8 +111,8 @@ func TestIDBlockOfPeer(t *testing.T) {
 		author bool
 		sum    string
 	}{
-		{false, "f8b8001c26555bc56f806bfdf53a607cd026146c3700575ffb9c7dfc49852d72"},
-		{true, "a381f2b40d0401dcdf7d17106db3f5bba747d7cac2875eb8ad46e3e2d1791302"},
+		{false, "7efe47a3c5a7eee66f51d9666f7d46212a9d330c7fa304aba91c27ff0c30a1d3"},
+		{true, "0329f12a0c86a9b11cedf9654732ba881978023244c607a9a034b8325ac49607"},
 	} {
 		file := plain().sign(t, plainLD(t), 0x30000, tt.author).build()
 		if sum := sha256.Sum256(file); hex.EncodeToString(sum[:]) != tt.sum {

@@ -39,6 +39,8 @@ const (
 	offsetRFLAGS   = 0x170
 	offsetFeatures = 0x3b0
 	offsetXCR0     = 0x3e8
+	offsetMXCSR    = 0x408
+	offsetFCW      = 0x410
 )
 
 // Bits of registers. Source: AMD 24593 rev 3.42, chapters 3 and 13.
@@ -60,6 +62,9 @@ const (
 	dr7One    = 1 << 10
 	xcr0X87   = 1 << 0
 
+	resetMXCSR = 0x1f80
+	resetFCW   = 0x37f
+
 	attributes = 0x0fff // of a segment; the others are not
 	segmentL   = 1 << 9
 )
@@ -80,8 +85,8 @@ func taken() [][2]int {
 		{0x328, 11 * 8}, // RBP, RSI, RDI, R8 to R15
 		{offsetFeatures, 8},
 		{offsetXCR0, 8},
-		{0x408, 4},
-		{0x410, 2}, // MXCSR, X87_FCW
+		{offsetMXCSR, 4},
+		{offsetFCW, 2},
 	}
 }
 
@@ -91,6 +96,7 @@ type saveArea []byte
 func (s saveArea) u16(at int) uint16      { return binary.LittleEndian.Uint16(s[at:]) }
 func (s saveArea) u64(at int) uint64      { return binary.LittleEndian.Uint64(s[at:]) }
 func (s saveArea) put16(at int, v uint16) { binary.LittleEndian.PutUint16(s[at:], v) }
+func (s saveArea) put32(at int, v uint32) { binary.LittleEndian.PutUint32(s[at:], v) }
 func (s saveArea) put64(at int, v uint64) { binary.LittleEndian.PutUint64(s[at:], v) }
 
 // measuredVMSA returns SHA-384 of the VMSA that KVM makes of a context of the
@@ -162,7 +168,8 @@ func checkRegisters(s saveArea) error {
 //
 // Source: QEMU target/i386/sev.c, sev_apply_cpu_context, and helper.c; Linux
 // 6.12, arch/x86/kvm/svm/svm.c, svm_set_segment, svm_set_gdt, svm_set_idt,
-// svm_set_efer, svm_set_cr0, svm_set_cr4, and svm/sev.c, sev_es_sync_vmsa.
+// svm_set_efer, svm_set_cr0, svm_set_cr4, and svm/sev.c, sev_es_sync_vmsa;
+// kernel/fpu/xstate.c, copy_uabi_to_xstate.
 func pass(s saveArea, features uint64) {
 	le := binary.LittleEndian
 	// Attributes have 12 bits; the base of TR is given as LDTR's.
@@ -186,6 +193,10 @@ func pass(s saveArea, features uint64) {
 	s.put64(offsetCR4, s.u64(offsetCR4)|cr4MCE)
 	s.put64(offsetRFLAGS, s.u64(offsetRFLAGS)|rflagsOne)
 	s.put64(offsetFeatures, features)
+	// QEMU sets MXCSR and X87_FCW, but says in XSTATE_BV, as at reset, that the FPU
+	// is in its initial state: KVM keeps its own, which has the values at reset.
+	s.put32(offsetMXCSR, resetMXCSR)
+	s.put16(offsetFCW, resetFCW)
 	clear(s[saveAreaSize:])
 }
 
@@ -213,6 +224,8 @@ func changes(context, made saveArea) []string {
 		{"CR0", offsetCR0, 8},
 		{"RFLAGS", offsetRFLAGS, 8},
 		{"SEV_FEATURES", offsetFeatures, 8},
+		{"MXCSR", offsetMXCSR, 4},
+		{"X87_FCW", offsetFCW, 2},
 	} {
 		a, b := context[f.at:f.at+f.size], made[f.at:f.at+f.size]
 		switch {

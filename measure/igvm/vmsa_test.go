@@ -64,6 +64,12 @@ func TestVMSAIsMade(t *testing.T) {
 			[]func([]byte){put(0x060, 8, 0x0000ffff_00000000)},
 			[]string{"GDTR is 08009300ffff01000050000000000000 in the file and 00000000ffff00000050000000000000 in the guest"},
 		},
+		{
+			"KVM's FPU state, not the file's",
+			[]func([]byte){put(0x408, 4, 0), put(0x410, 2, 0)},
+			[]func([]byte){put(0x408, 4, 0x1f80), put(0x410, 2, 0x37f)},
+			[]string{"MXCSR is 00000000 in the file and 801f0000 in the guest", "X87_FCW is 0000 in the file and 7f03 in the guest"},
+		},
 		{"what is behind the save area is zero", []func([]byte){put(1648, 8, 7)}, []func([]byte){put(1648, 8, 0)}, []string{"what stands behind byte 0x670 in the file is zero in the guest"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
