@@ -137,7 +137,13 @@ func (f *Firmware) sectionSteps(hashes *KernelHashes, p profile) []Step {
 			last = append(last, s)
 			continue
 		case section.Type == SectionKernelHashes && hashes != nil:
+			// The table stands in the first page, zeros in those behind it.
 			s.Type, s.Contents = PageNormal, hashPage(hashes.page(f.hashTable))
+			if behind := s.Pages - 1; behind > 0 {
+				s.Pages = 1
+				steps = append(steps, s)
+				s.Pages, s.GPA, s.Contents = behind, s.GPA+PageSize, hashPage(&[PageSize]byte{})
+			}
 		}
 		steps = append(steps, s)
 	}
