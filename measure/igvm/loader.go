@@ -12,7 +12,8 @@ type Loader uint8
 // The loaders.
 const (
 	_ Loader = iota
-	// QEMU is QEMU 10.1 and later with KVM: the digest is that of the report.
+	// QEMU is QEMU 10.1 and later with KVM of Linux 6.11 and later: the digest is
+	// that of the report.
 	// Source: QEMU backends/igvm.c and target/i386/sev.c, as of 2026; Linux 6.12,
 	// arch/x86/kvm/svm/sev.c and svm.c.
 	QEMU
