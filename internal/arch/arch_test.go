@@ -18,6 +18,9 @@ const module = "github.com/kraudcloud/kattest"
 var rules = []struct{ pkg, banned, reason string }{
 	{"measure", module, "the digest must be computable by whoever reads one package"},
 	{"measure", ".", "the standard library alone: a digest that everyone trusts is one that everyone can read"},
+	{"measure/explain", "github.com/sigstore", "advice on digests: the standard library, and x/sys to know the processor"},
+	{"measure/explain", module + "/verifier", "it explains digests, and judges none"},
+	{"measure/explain", module + "/measure/release", "its sources arrive checked"},
 	{"measure/stack", ".", "the manifest is read wherever a stack is"},
 	{"measure/igvm", ".", "a digest, as measure's"},
 	{"measure/idblock", ".", "launcher and verifier read what the firmware reads"},

@@ -119,5 +119,8 @@ func (p *plan) explain(h hit, digest measure.Digest) (*Explanation, error) {
 		return nil, fmt.Errorf("%w: %+v", errDisagree, p.describe(best))
 	}
 	e.Launch = p.describe(best)
+	if e.Differences == nil {
+		e.Differences = []Difference{} // an empty list in JSON
+	}
 	return e, nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/kraudcloud/kattest/guest/pod"
 	"github.com/kraudcloud/kattest/internal/cli"
 	"github.com/kraudcloud/kattest/measure"
+	"github.com/kraudcloud/kattest/measure/release"
 	"github.com/kraudcloud/kattest/verifier"
 )
 
@@ -27,6 +28,8 @@ type judgeFlags struct {
 	vcpus                           int
 	vmpl                            uint32
 	authenticityOnly                bool
+	explainFor                      time.Duration
+	released                        *release.Release // what --release holds
 	id                              idFlags
 
 	withoutMeasurement, withoutNonce, withoutHostData, withoutVMPL     bool
@@ -57,6 +60,7 @@ func (f *judgeFlags) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.withoutMigration, "without-migration-check", false, "accept a guest with a migration agent")
 	flags.BoolVar(&f.withoutCommitted, "without-committed-check", false, "accept provisional firmware")
 	flags.BoolVar(&f.withoutProviders, "without-csp-id", false, "accept a VLEK of any cloud provider")
+	flags.DurationVar(&f.explainFor, "explain", defaultExplainFor, "how long to search for the launch that made a measurement which is not the release's; 0 is not at all")
 	flags.StringVar(&f.output, "output", "text", "form of the answer: text or json")
 	f.id.register(flags)
 }
@@ -233,6 +237,7 @@ func (f *judgeFlags) readRelease(p *verifier.Policy) error {
 	if err != nil {
 		return err
 	}
+	f.released = &rel
 	p.RequiredBits, p.ForbiddenBits = verifier.GuestPolicy(rel.Policy.Required), verifier.GuestPolicy(rel.Policy.Forbidden)
 	for _, e := range rel.Table {
 		p.References = append(p.References, verifier.Reference{
@@ -268,6 +273,7 @@ func (f *judgeFlags) judge(cmd *cobra.Command, in verifier.Input, p verifier.Pol
 	if err != nil {
 		return err
 	}
+	f.explainMismatch(cmd.Context(), &result, in.Report.Measurement, cmd.ErrOrStderr())
 	if f.output == "json" {
 		err = writeJSON(cmd.OutOrStdout(), result)
 	} else {

@@ -1,0 +1,66 @@
+package kattest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/kraudcloud/kattest/measure"
+	"github.com/kraudcloud/kattest/measure/release"
+	"github.com/kraudcloud/kattest/verifier"
+)
+
+// explainMismatch adds to a measurement that is not the release's which launch made
+// it, or how many were ruled out. It changes what people read, never an outcome, and
+// keeps no verdict back. A report that is not authentic is left alone: there is no
+// launch behind it.
+func (f *judgeFlags) explainMismatch(ctx context.Context, r *verifier.Result, found measure.Digest, stderr io.Writer) {
+	if f.released == nil || f.explainFor <= 0 || r.Verdict != verifier.Mismatch {
+		return
+	}
+	for i := range r.Checks {
+		c := &r.Checks[i]
+		if c.Code != verifier.CodeMeasurement || c.Outcome != verifier.Fail || len(f.released.Find(found)) > 0 {
+			continue
+		}
+		e, err := f.search(ctx, *f.released, found, stderr)
+		if err != nil {
+			c.Reason += fmt.Sprintf(". No explanation: %v", err)
+			continue
+		}
+		addExplanation(c, e)
+	}
+}
+
+func (f *judgeFlags) search(ctx context.Context, r release.Release, found measure.Digest, stderr io.Writer) (explanation, error) {
+	src, err := newReleaseSource(f.release, r)
+	if err != nil {
+		return explanation{}, err
+	}
+	space := usualSpace()
+	space.Sources = append(space.Sources, src)
+	ctx, cancel := context.WithTimeout(ctx, f.explainFor)
+	defer cancel()
+	return searchLaunch(ctx, found, space, newSearchProgress(stderr))
+}
+
+// defaultExplainFor is enough for the usual space on one processor, even without
+// AVX-512, and little to wait for a verdict.
+const defaultExplainFor = 10 * time.Second
+
+func addExplanation(c *verifier.Check, e explanation) {
+	if e.Explanation == nil {
+		c.Reason += ". " + answerLine(e)
+		c.Hint = "another firmware, kernel, initrd or command line; 'kattest explain' searches further ones"
+		return
+	}
+	var meanings, changes []string
+	for _, d := range e.Explanation.Differences {
+		meanings = append(meanings, d.Meaning)
+		changes = append(changes, d.Change)
+	}
+	c.Reason = fmt.Sprintf("not one of the release's launches, but a launch of its parts: %s", strings.Join(meanings, "; "))
+	c.Hint = "launch with " + strings.Join(changes, "; ")
+}
