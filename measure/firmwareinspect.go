@@ -13,11 +13,17 @@ type Inspection struct {
 	Size        uint32       `json:"size"` // bytes
 	SHA256      Hash         `json:"sha256"`
 	Table       []TableEntry `json:"table"`       // the entry nearest the footer first
-	Sections    []Section    `json:"sections"`    // as the SEV metadata has them
+	Sections    []PageRange  `json:"sections"`    // as the SEV metadata has them
 	ResetVector uint32       `json:"resetVector"` // of the vCPUs beside the first; 0 where there is none
 	HashTable   uint32       `json:"hashTable"`   // address of the SEV hash table; 0 where there is none
 	Abilities   Abilities    `json:"abilities"`
 	Problems    []Problem    `json:"problems"`
+}
+
+// PageRange is a section, and what QEMU adds its pages as.
+type PageRange struct {
+	Section
+	PageType PageType `json:"pageType"` // with kernel hashes, where the image takes any
 }
 
 // TableEntry is an entry of OVMF's GUID table.
@@ -61,7 +67,7 @@ func InspectFirmware(image []byte) (Inspection, error) {
 		Size:        uint32(len(image)),
 		SHA256:      sha256.Sum256(image),
 		Table:       []TableEntry{},
-		Sections:    append([]Section{}, p.sections...),
+		Sections:    []PageRange{},
 		ResetVector: p.resetVector,
 		HashTable:   p.hashTable,
 		Problems:    append([]Problem{}, p.problems...),
@@ -70,6 +76,13 @@ func InspectFirmware(image []byte) (Inspection, error) {
 	for _, e := range p.table {
 		in.Table = append(in.Table, e.describe(seen[e.id]))
 		seen[e.id] = true
+	}
+	for _, s := range p.sections {
+		t := s.Type.pageType()
+		if s.Type == SectionKernelHashes && p.takesHashes {
+			t = PageNormal
+		}
+		in.Sections = append(in.Sections, PageRange{s, t})
 	}
 	in.Abilities = p.abilities(image)
 	return in, nil
