@@ -180,7 +180,7 @@ func (s Space) shapeDifferences(got, want measure.Shape, src Source) []Differenc
 		counts := countsText(src)
 		ds = append(ds, Difference{
 			FieldVCPUs, counts, strconv.Itoa(got.VCPUs),
-			fmt.Sprintf("launched with %d vCPUs; expected of %s: %s", got.VCPUs, src.Name, counts), "-smp: one of " + counts,
+			fmt.Sprintf("launched with -smp %d; expected of %s: %s", got.VCPUs, src.Name, counts), "-smp " + strings.ReplaceAll(counts, ", ", " or "),
 		})
 	}
 	return ds
