@@ -58,6 +58,7 @@ type request struct {
 	svsm     []byte
 	vars     int64
 	hashes   *KernelHashes
+	trimmed  *KernelHashes // with no blanks around the command line
 	seed     string
 }
 
@@ -102,8 +103,12 @@ func (v peerVector) request(inputs map[string][]byte) (request, error) {
 		*cmdline = string(v.Cmdline)
 	}
 	h, err := HashKernel(bytes.NewReader(inputs[*kernel]), bytes.NewReader(inputs[*initrd]), *cmdline)
-	r.hashes = &h
-	return r, err
+	if err != nil {
+		return request{}, err
+	}
+	r.hashes, r.trimmed = &h, &KernelHashes{Kernel: h.Kernel, Initrd: h.Initrd}
+	r.trimmed.Cmdline = sha256.Sum256([]byte(strings.TrimSpace(*cmdline) + "\x00"))
+	return r, nil
 }
 
 // digest answers a request, in hexadecimal.
@@ -159,6 +164,8 @@ func (r request) deviation(name string) (string, error) {
 	}
 	state := fw.State()
 	switch name {
+	case "blanks":
+		r.hashes = r.trimmed
 	case "one page":
 		for i, s := range state.Sections {
 			if s.Type == SectionSecrets || s.Type == SectionCPUID {
