@@ -41,9 +41,13 @@ func (f *judgeFlags) search(ctx context.Context, r release.Release, found measur
 	}
 	space := usualSpace()
 	space.Sources = append(space.Sources, src)
-	ctx, cancel := context.WithTimeout(ctx, f.explainFor)
+	limited, cancel := context.WithTimeout(ctx, f.explainFor)
 	defer cancel()
-	return searchLaunch(ctx, found, space, newSearchProgress(stderr))
+	e, err := searchLaunch(limited, found, space, newSearchProgress(stderr))
+	if ctx.Err() != nil { // stopped, which is not that the time was up
+		return explanation{}, context.Cause(ctx)
+	}
+	return e, err
 }
 
 // defaultExplainFor is enough for the usual space on one processor, even without
