@@ -2,6 +2,7 @@
 package clitest
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -12,11 +13,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
 
 	"github.com/kraudcloud/kattest/internal/cli"
+	"github.com/kraudcloud/kattest/launcher/probe"
 	"github.com/kraudcloud/kattest/measure/stack"
 )
 
@@ -90,6 +93,27 @@ func WriteStack(dir, cmdline string) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, stack.Manifest), b, 0o600)
+}
+
+// Probed leaves the result of a probe of the stack's firmware in a cache folder,
+// as 'kattest firmware --probe' would if the firmware could boot, and has the
+// script find it there.
+func Probed(env *testscript.Env, enforced bool) error {
+	cache := filepath.Join(env.WorkDir, ".cache")
+	env.Setenv("XDG_CACHE_HOME", cache)
+	r := probe.Result{
+		MediaType: probe.MediaType, Firmware: sha256.Sum256(Firmware()), Verdict: probe.NotEnforced,
+		Boots: []probe.Boot{{Case: "right hashes", Booted: true, Ended: probe.Ran}},
+		QEMU:  "10.0.2", Accel: "tcg", Time: time.Unix(1e9, 0).UTC(),
+	}
+	wrong := probe.Boot{Case: "wrong hashes", Booted: true, Ended: probe.Ran}
+	if enforced {
+		r.Verdict, wrong.Booted, wrong.Ended = probe.Enforced, false, probe.Spent
+	}
+	for range 4 {
+		r.Boots = append(r.Boots, wrong)
+	}
+	return r.Save(filepath.Join(cache, "kattest", "firmware"))
 }
 
 // Firmware is the least image that can be measured with kernel hashes: OVMF's

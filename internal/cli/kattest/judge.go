@@ -238,11 +238,15 @@ func (f *judgeFlags) readRelease(p *verifier.Policy) error {
 		return err
 	}
 	f.released = &rel
+	note := ""
+	if rel.KernelHashes != release.Enforced {
+		note = fmt.Sprintf("; the release says %q of its firmware's kernel hashes: the kernel may be another", rel.KernelHashes)
+	}
 	p.RequiredBits, p.ForbiddenBits = verifier.GuestPolicy(rel.Policy.Required), verifier.GuestPolicy(rel.Policy.Forbidden)
 	for _, e := range rel.Table {
 		p.References = append(p.References, verifier.Reference{
 			Measurement: e.Measurement, VCPUs: e.VCPUs,
-			Label: fmt.Sprintf("%v, %d vCPUs, CPU %s (signature 0x%x), guest features 0x%x", e.VMM, e.VCPUs, e.CPU, e.CPUSignature, e.GuestFeatures),
+			Label: fmt.Sprintf("%v, %d vCPUs, CPU %s (signature 0x%x), guest features 0x%x%s", e.VMM, e.VCPUs, e.CPU, e.CPUSignature, e.GuestFeatures, note),
 		})
 	}
 	return nil
@@ -269,6 +273,9 @@ func readInput(cmd *cobra.Command, name string) (verifier.Input, error) {
 
 // judge prints the verdict and returns the exit code that goes with it.
 func (f *judgeFlags) judge(cmd *cobra.Command, in verifier.Input, p verifier.Policy) error {
+	if f.released != nil {
+		warnUnverified(cmd.ErrOrStderr(), f.released.KernelHashes)
+	}
 	result, err := verifier.Verify(in, p)
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/kraudcloud/kattest/internal/cli"
+	"github.com/kraudcloud/kattest/launcher/probe"
 	"github.com/kraudcloud/kattest/measure"
 	"github.com/kraudcloud/kattest/measure/release"
 )
@@ -115,6 +116,7 @@ func (f measureFlags) run(cmd *cobra.Command, args []string) error {
 	if in.hashes == nil && shapes[0].VMM.TakesKernel() {
 		fmt.Fprintln(cmd.ErrOrStderr(), "kattest: warning: no --kernel: kernel hashes are off, the digests say nothing about kernel, initrd and command line")
 	}
+	verdict := in.enforcement(cmd.ErrOrStderr())
 	if f.transcript {
 		return f.writeTranscript(cmd.OutOrStdout(), in, shapes)
 	}
@@ -123,7 +125,7 @@ func (f measureFlags) run(cmd *cobra.Command, args []string) error {
 		return cli.Usage(err, "")
 	}
 	if key != nil {
-		if err := in.publish(cmd.Context(), shapes, key, f.bundle); err != nil {
+		if err := in.publish(cmd.Context(), shapes, verdict, key, f.bundle); err != nil {
 			return err
 		}
 		fmt.Fprintf(cmd.ErrOrStderr(), "release of %d digests written to %s\n", len(m.Table), f.bundle)
@@ -148,7 +150,7 @@ func (f measureFlags) read(vmm measure.Profile) (inputs, error) {
 	if err != nil {
 		return inputs{}, cli.Usage(fmt.Errorf("%s: %w", f.release, err), "")
 	}
-	return inputs{firmware: fw, hashes: &hashes}, nil
+	return inputs{firmware: fw, hashes: &hashes, claim: r.KernelHashes}, nil
 }
 
 // checkRelease holds the stack against a release, whose table is the answer.
@@ -257,8 +259,12 @@ func readSigner(name string) (crypto.Signer, error) {
 }
 
 // publish signs the release and writes it to file, which is either whole or not there.
-func (in inputs) publish(ctx context.Context, shapes []measure.Shape, key crypto.Signer, file string) error {
-	r, err := release.New(in.stack, in.firmware, shapes, release.Unverified)
+func (in inputs) publish(ctx context.Context, shapes []measure.Shape, verdict probe.Verdict, key crypto.Signer, file string) error {
+	claim, err := claimOf(verdict)
+	if err != nil {
+		return err
+	}
+	r, err := release.New(in.stack, in.firmware, shapes, claim)
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ func TestMeasureScripts(t *testing.T) {
 		Dir:           "testdata/measure",
 		UpdateScripts: os.Getenv("UPDATE") != "",
 		Setup: func(env *testscript.Env) error {
-			return clitest.WriteStack(filepath.Join(env.WorkDir, "stack"), "console=ttyS0 quiet")
+			return errors.Join(clitest.WriteStack(filepath.Join(env.WorkDir, "stack"), "console=ttyS0 quiet"), clitest.Probed(env, true))
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits": clitest.Exits, "flip": clitest.Flip, "differ": measureDiffer, "opens": measureOpens,

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/kraudcloud/kattest/measure"
+	"github.com/kraudcloud/kattest/measure/release"
 	"github.com/kraudcloud/kattest/measure/stack"
 )
 
@@ -66,6 +67,7 @@ type inputs struct {
 	sum      measure.Hash          // the firmware's SHA-256; zero where it is not known
 	hashes   *measure.KernelHashes // nil: kernel hashes are off
 	stack    stack.Stack           // empty without --stack
+	claim    release.Enforcement   // a release's, where that is all there is
 }
 
 // read reads each file once: the initrd beside the others, as it is the largest.
@@ -117,7 +119,7 @@ func readStack(dir string, vmm measure.Profile) (inputs, error) {
 }
 
 func (f inputFlags) readFirmware(vmm measure.Profile) (inputs, error) {
-	image, err := readLimited(f.firmware, measure.MaxFirmware)
+	image, err := readImage(f.firmware)
 	if err != nil {
 		return inputs{}, err
 	}
@@ -125,7 +127,7 @@ func (f inputFlags) readFirmware(vmm measure.Profile) (inputs, error) {
 	switch {
 	case f.svsm != "":
 		var svsm []byte
-		if svsm, err = readLimited(f.svsm, measure.MaxFirmware); err != nil {
+		if svsm, err = readImage(f.svsm); err != nil {
 			return inputs{}, err
 		}
 		in.firmware, err = measure.ParseSVSM(image, svsm, f.vars)

@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -88,7 +89,7 @@ func (a answer) to(nonce []byte) evidence.Evidence {
 
 func makeAnswer(env *testscript.Env, psp *simpsp.PSP) error {
 	work := func(name string) string { return filepath.Join(env.WorkDir, name) }
-	if err := clitest.WriteStack(work("stack"), "console=ttyS0 quiet"); err != nil {
+	if err := errors.Join(clitest.WriteStack(work("stack"), "console=ttyS0 quiet"), clitest.Probed(env, true)); err != nil {
 		return err
 	}
 	digest, err := publish(work("stack"), work("release.json"), work("release.pub"), work("other.pub"))
