@@ -145,6 +145,7 @@ func (b booter) boot(ctx context.Context, s scenario, p patience) (_ Boot, err e
 	console := newConsole(line)
 	qemu := exec.Command(launcher.QEMU, b.args(s.table != nil)...)
 	qemu.Dir, qemu.Stdout, qemu.Stderr = dir, console, &complaint
+	qemu.WaitDelay = time.Second // its output ends with it
 	// Pdeathsig is of the thread that starts the process: this one, to the end.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
