@@ -41,6 +41,8 @@ var rules = []struct{ pkg, banned, reason string }{
 	{"verifier", "github.com/vbauerster/mpb", "the verifying path stays light"},
 	{"launcher", module + "/verifier", "the launcher runs VMs and judges nothing"},
 	{"launcher", module + "/reproducible", "the launcher runs what it is given"},
+	{"launcher/probe", module + "/verifier", "a probe judges a firmware, not evidence"},
+	{"launcher/probe", module + "/reproducible", "a probe boots what it is given"},
 	{"reproducible", module + "/guest", "the build compiles the agent, it does not link it"},
 	{"reproducible", module + "/launcher", "the build runs no VM"},
 	{"reproducible", module + "/verifier", "the build judges nothing"},
