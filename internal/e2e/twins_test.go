@@ -184,7 +184,7 @@ func TestVerifierRefusesOtherVCPUs(t *testing.T) {
 	dir := summon(t, []string{"--vcpus", "2"}, "serve", ":8080")
 	g := start(t, dir)
 	r, _ := g.attest(t, dir+"/spec.json")
-	r.want(t, 5, "measurement", "vCPU")
+	r.want(t, 5, "launched with 2 vCPUs; expected of release", "launch with -smp 1")
 }
 
 // reSpec alters the spec in dir, and returns a copy of the one before.

@@ -180,7 +180,7 @@ func (s Space) shapeDifferences(got, want measure.Shape, src Source) []Differenc
 		counts := countsText(src)
 		ds = append(ds, Difference{
 			FieldVCPUs, counts, strconv.Itoa(got.VCPUs),
-			fmt.Sprintf("launched with -smp %d; expected of %s: %s", got.VCPUs, src.Name, counts), "-smp " + strings.ReplaceAll(counts, ", ", " or "),
+			fmt.Sprintf("launched with %s; expected of %s: %s", vcpusText(got.VCPUs), src.Name, counts), "-smp " + strings.ReplaceAll(counts, ", ", " or "),
 		})
 	}
 	return ds
@@ -248,4 +248,11 @@ func countsText(src Source) string {
 		text = append(text, strconv.Itoa(n))
 	}
 	return strings.Join(text, ", ")
+}
+
+func vcpusText(n int) string {
+	if n == 1 {
+		return "1 vCPU"
+	}
+	return fmt.Sprintf("%d vCPUs", n)
 }

@@ -36,5 +36,5 @@ func ExampleSearch() {
 	}
 	// Output:
 	// kernel hashes were off: the digest says nothing of kernel, initrd and command line
-	// launched with -smp 96; expected of release.json: 1
+	// launched with 96 vCPUs; expected of release.json: 1
 }
