@@ -34,6 +34,20 @@ func (in inputs) enforcement(stderr io.Writer) probe.Verdict {
 	return known.Verdict
 }
 
+// notices warns of what the firmware says that is measured as QEMU takes it,
+// though nobody has defined it.
+func (in inputs) notices(stderr io.Writer) {
+	if in.firmware == nil { // SEV and SEV-ES
+		return
+	}
+	for _, p := range in.firmware.Problems() {
+		switch p.Code {
+		case measure.ProblemSectionType, measure.ProblemTableEntry:
+			fmt.Fprintf(stderr, "kattest: warning: firmware: %v\n", p)
+		}
+	}
+}
+
 // claimOf is what a release may say of a firmware. It is not to promise what is
 // known not to hold.
 func claimOf(v probe.Verdict) (release.Enforcement, error) {

@@ -116,6 +116,7 @@ func (f measureFlags) run(cmd *cobra.Command, args []string) error {
 	if in.hashes == nil && shapes[0].VMM.TakesKernel() {
 		fmt.Fprintln(cmd.ErrOrStderr(), "kattest: warning: no --kernel: kernel hashes are off, the digests say nothing about kernel, initrd and command line")
 	}
+	in.notices(cmd.ErrOrStderr())
 	verdict := in.enforcement(cmd.ErrOrStderr())
 	if f.transcript {
 		return f.writeTranscript(cmd.OutOrStdout(), in, shapes)
