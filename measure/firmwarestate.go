@@ -11,8 +11,12 @@ type FirmwareState struct {
 	HashTable   uint32    `json:"hashTable,omitempty"` // address; 0 where there is none
 }
 
-// State returns what further digests are computed from.
+// State returns what further digests are computed from. There is none of a
+// firmware behind an SVSM: the zero value, which makes no firmware.
 func (f *Firmware) State() FirmwareState {
+	if f.svsm != nil {
+		return FirmwareState{}
+	}
 	return FirmwareState{
 		Digest:      f.digest,
 		Size:        f.size,

@@ -216,7 +216,7 @@ func serveAgents(env *testscript.Env, a answer) {
 		"SILENT": func(http.ResponseWriter, []byte, []byte) { <-ended },
 	} {
 		var server *httptest.Server
-		server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			body, err := io.ReadAll(r.Body)
 			if err != nil || r.Method != http.MethodPost || r.URL.Path != evidence.ChallengePath {
 				w.WriteHeader(http.StatusBadRequest)
@@ -229,6 +229,7 @@ func serveAgents(env *testscript.Env, a answer) {
 			}
 			handle(w, server.Certificate().RawSubjectPublicKeyInfo, c.Nonce)
 		}))
+		server.StartTLS()
 		env.Setenv("AGENT_"+name, server.Listener.Addr().String())
 		env.Defer(func() {
 			once.Do(func() { close(ended) })
