@@ -119,12 +119,12 @@ func TestIDBlockRefused(t *testing.T) {
 		status simpsp.Status
 	}{
 		{"launch digest", signedBlock(t, wrong, Policy, true), idblock.ErrMeasurement, simpsp.BadMeasurement},
-		{"policy", signedBlock(t, right, Policy|1<<20, false), idblock.ErrPolicy, simpsp.PolicyFailure},
+		{"policy", signedBlock(t, right, Policy|policyDebug, false), idblock.ErrPolicy, simpsp.PolicyFailure},
 		{"signature of the block", flipped(t, right, func(a *idblock.Auth) { a.BlockSignature[5] ^= 1 }), idblock.ErrSignature, simpsp.BadSignature},
 		{"signature of the key", flipped(t, right, func(a *idblock.Auth) { a.KeySignature[5] ^= 1 }), idblock.ErrSignature, simpsp.BadSignature},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			o.Claims.IDBlock = tt.block
+			o.Claims.IDBlock, v.Config.IDBlock = tt.block, nil
 			_, err := Run(t.Context(), v, o)
 			refused, ok := errors.AsType[*simpsp.LaunchError](err)
 			if !ok || refused.Status != tt.status || !errors.Is(err, tt.err) {

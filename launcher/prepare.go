@@ -122,6 +122,10 @@ func (h Host) machine(v *vm.VM, p Platform, a Accel, c Claims) (Machine, *measur
 	if !ok {
 		return Machine{}, nil, fmt.Errorf("%s has no SEV hash table: the AmdSev build of edk2 is wanted", stack.Firmware)
 	}
+	policy, err := PolicyOf(v.Config.IDBlock)
+	if err != nil {
+		return Machine{}, nil, err
+	}
 	m := Machine{
 		Platform:  p,
 		Accel:     a,
@@ -129,7 +133,7 @@ func (h Host) machine(v *vm.VM, p Platform, a Accel, c Claims) (Machine, *measur
 		MemoryMiB: v.Config.MemoryMiB,
 		Cmdline:   v.Stack.Cmdline,
 		Network:   networkOf(v),
-		Policy:    Policy,
+		Policy:    policy,
 		HashTable: table,
 		HostData:  pod.Digest(v.SpecBytes),
 		IDBlock:   v.Config.IDBlock,

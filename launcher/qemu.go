@@ -17,10 +17,30 @@ import (
 	"github.com/kraudcloud/kattest/measure/stack"
 )
 
-// Policy is the guest policy of every launch: bit 17, which must be one, and
-// bit 16, which permits SMT. No debugging, no migration agent.
+// Policy is the guest policy of a launch without an ID block: bit 17, which must
+// be one, and bit 16, which permits SMT. No debugging, no migration agent.
 // Source: AMD 56860, section 4.3 (guest policy).
 const Policy = 0x30000
+
+// Bits of the guest policy that let the host into the guest.
+const (
+	policyMigrate = 1 << 18
+	policyDebug   = 1 << 19
+)
+
+// PolicyOf returns the guest policy of a launch with that ID block, which is nil
+// where there is none: the block's, as the firmware refuses any other. One that
+// lets the host into the guest is refused; the error wraps idblock.ErrPolicy.
+func PolicyOf(id *idblock.Signed) (uint64, error) {
+	if id == nil {
+		return Policy, nil
+	}
+	policy := id.Block.Policy
+	if open := policy & (policyMigrate | policyDebug); open != 0 {
+		return 0, fmt.Errorf("%w: POLICY %#x would let the host into the guest (bits %#x)", idblock.ErrPolicy, policy, open)
+	}
+	return policy, nil
+}
 
 // Names below the VM's folder that exist while it runs. QEMU's working folder
 // is the VM's folder, so that its arguments are short, need no escaping and are

@@ -42,13 +42,13 @@ func TestIDBlock(t *testing.T) {
 	keys := idKeys(t, "id", "author", "host")
 	pub := func(name string) string { return filepath.Join(keys, name+".pub") }
 	const family = "000102030405060708090a0b0c0d0e0f"
-	labels := []string{"--guest-svn", "3", "--family-id", family}
+	labels := []string{"--guest-svn", "3", "--family-id", family, "--policy", "0x30133"}
 
 	dir := summon(t, idBlock(t, keys, "id", "author", labels...), "serve", ":8080")
 	spec := filepath.Join(dir, "spec.json")
 	g := start(t, dir)
 	r, _ := g.attest(t, spec, "--id-key", pub("id"), "--author-key", pub("author"), "--family-id", family, "--min-guest-svn", "3")
-	r.want(t, 0, "id-block.id-key", "id-block.author-key", "id-block.family-id", "id-block.guest-svn", "VERIFIED")
+	r.want(t, 0, "id-block.id-key", "id-block.author-key", "id-block.family-id", "id-block.guest-svn", "0x30133 (ABI 1.51, SMT, R", "VERIFIED")
 	r, _ = g.attest(t, spec, "--author-key", pub("author"), "--min-guest-svn", "4")
 	r.want(t, 5, "an older version of the guest")
 	g.stop(t)
@@ -77,7 +77,7 @@ func TestIDBlockOfAnotherLaunch(t *testing.T) {
 		reason string
 	}{
 		{"launch digest", idBlock(t, keys, "id", "author", "--vcpus", "2"), 5, "the launch digest is not the ID block's"},
-		{"policy", idBlock(t, keys, "id", "author", "--policy", "0xb0000"), 5, "the guest policy is not the ID block's"},
+		{"policy", idBlock(t, keys, "id", "author", "--policy", "0xb0000"), 5, "POLICY 0xb0000 would let the host into the guest"},
 		{"signature", append(good[:2:2], other[2:]...), 3, "ID_BLOCK_SIG: the signature does not hold"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -24,7 +24,8 @@ import (
 //	good.block good.auth       for one vCPU of the stack, with an author's key
 //	alone.block alone.auth     the same without
 //	digest.block digest.auth   for another launch digest
-//	policy.block policy.auth   for another policy
+//	policy.block policy.auth   for a policy that lets the host in
+//	strict.block strict.auth   for firmware of ABI 1.51 and later
 //
 // $ID_KEY and $AUTHOR_KEY are the digests of good's keys.
 func TestIDBlockScripts(t *testing.T) {
@@ -62,14 +63,15 @@ func makeIDBlocks(env *testscript.Env, stackDir string) error {
 		return err
 	}
 	good := idblock.Block{Measurement: digest, Policy: idblock.DefaultPolicy, GuestSVN: 7}
-	other, debug := good, good
+	other, debug, strict := good, good, good
 	other.Measurement[0] ^= 1
 	debug.Policy |= 1 << 19
+	strict.Policy |= 1<<8 | 51 // firmware of ABI 1.51 at least
 	for _, f := range []struct {
 		name   string
 		block  idblock.Block
 		author crypto.Signer
-	}{{"good", good, author}, {"alone", good, nil}, {"digest", other, author}, {"policy", debug, author}} {
+	}{{"good", good, author}, {"alone", good, nil}, {"digest", other, author}, {"policy", debug, author}, {"strict", strict, author}} {
 		auth, err := idblock.Sign(f.block, id, f.author)
 		if err != nil {
 			return err

@@ -141,7 +141,11 @@ func summon(cmd *cobra.Command, f summonFlags, args []string) error {
 		return cli.Usage(err, "")
 	}
 	if config.IDBlock != nil {
-		if err := config.IDBlock.Block.Match(measurement, launcher.Policy); err != nil {
+		policy, err := launcher.PolicyOf(config.IDBlock)
+		if err != nil {
+			return idBlockError(err)
+		}
+		if err := config.IDBlock.Block.Match(measurement, policy); err != nil {
 			return idBlockError(fmt.Errorf("the firmware would refuse this launch: %w", err))
 		}
 	}
