@@ -50,12 +50,13 @@ type Space struct {
 
 // processors are those that SEV-SNP guests run on and whose signature is no
 // model's of QEMU: -cpu host gives it to a guest. Bergamo stands for Siena too.
-// Source: Linux 6.18, arch/x86/kernel/cpu/microcode/amd.c, need_sha_check, whose
-// patch levels begin with the signature.
+// Sources: Linux 6.18, arch/x86/kernel/cpu/microcode/amd.c, need_sha_check, whose
+// patch levels begin with the signature; fwupd's table of processors by
+// signature and fixed microcode.
 func processors() []measure.CPU {
 	return []measure.CPU{
 		{Name: "host (Milan)", Signature: 0xa00f10},
-		{Name: "host (Milan)", Signature: 0xa00f12},
+		{Name: "host (Milan-X)", Signature: 0xa00f12},
 		{Name: "host (Genoa)", Signature: 0xa10f11},
 		{Name: "host (Genoa)", Signature: 0xa10f12},
 		{Name: "host (Bergamo)", Signature: 0xaa0f01},
