@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/pflag"
 
@@ -29,8 +28,8 @@ func (f *idFlags) read() (*idblock.Signed, error) {
 	if f.block == "" || f.auth == "" {
 		return nil, cli.Usage(errors.New("--id-block and --id-auth go together"), "")
 	}
-	block, errB := readShort(f.block)
-	auth, errA := readShort(f.auth)
+	block, errB := cli.ReadFile(f.block, idblock.MaxFile)
+	auth, errA := cli.ReadFile(f.auth, idblock.MaxFile)
 	if err := errors.Join(errB, errA); err != nil {
 		return nil, cli.Usage(err, "")
 	}
@@ -48,22 +47,6 @@ func (f *idFlags) apply(v *vm.VM) error {
 		v.Config.IDBlock = s
 	}
 	return err
-}
-
-func readShort(name string) ([]byte, error) {
-	file, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, idblock.MaxFile+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > idblock.MaxFile {
-		return nil, fmt.Errorf("%s: more than %d bytes", name, idblock.MaxFile)
-	}
-	return data, nil
 }
 
 // idBlockError gives an error of an ID block its exit code. Other errors stay

@@ -3,12 +3,12 @@ package cradle
 import (
 	"fmt"
 	"io"
-	"os"
 	"sync"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
-	"golang.org/x/term"
+
+	"github.com/kraudcloud/kattest/internal/cli"
 )
 
 // progress shows long work: a bar for each step on a terminal, a line for each
@@ -23,7 +23,7 @@ type progress struct {
 
 func newProgress(w io.Writer) *progress {
 	p := &progress{w: w}
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" {
+	if cli.IsTerminal(w) {
 		p.bars = mpb.New(mpb.WithOutput(w), mpb.WithWidth(64))
 	}
 	return p

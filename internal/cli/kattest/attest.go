@@ -111,7 +111,7 @@ func challenge(ctx context.Context, addr string, nonce []byte) (answer, key []by
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
 		return nil, nil, fmt.Errorf("status %s: %.200q", resp.Status, text)
 	}
-	if answer, err = readAll("the answer", resp.Body, evidence.MaxSize); err != nil {
+	if answer, err = cli.ReadAll("the answer", resp.Body, evidence.MaxSize); err != nil {
 		return nil, nil, err
 	}
 	return answer, resp.TLS.PeerCertificates[0].RawSubjectPublicKeyInfo, nil

@@ -4,10 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"time"
-
-	"golang.org/x/term"
 
 	"github.com/kraudcloud/kattest/internal/cli"
 	"github.com/kraudcloud/kattest/measure"
@@ -102,7 +99,7 @@ type searchProgress struct {
 
 func newSearchProgress(w io.Writer) *searchProgress {
 	p := &searchProgress{begin: time.Now()}
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" {
+	if cli.IsTerminal(w) {
 		p.w = w
 	}
 	return p

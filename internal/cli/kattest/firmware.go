@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -79,7 +78,7 @@ func (f firmwareFlags) run(cmd *cobra.Command, name string) error {
 			return cli.Usage(fmt.Errorf("--accel: %w", err), "")
 		}
 	}
-	image, err := readImage(name)
+	image, err := cli.ReadFile(name, measure.MaxFirmware)
 	if err != nil {
 		return cli.Usage(err, "")
 	}
@@ -149,28 +148,4 @@ func enforcementOf(stderr io.Writer, sum measure.Hash) enforcement {
 		fmt.Fprintf(stderr, "kattest: warning: %v\n", err)
 	}
 	return enforcement{verdict, source}
-}
-
-// readImage reads a firmware image, at once and in its own size, as it may be
-// large.
-func readImage(name string) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return readAll(name, f, measure.MaxFirmware)
-	case info.Size() > measure.MaxFirmware:
-		return nil, fmt.Errorf("%s: more than %d bytes", name, measure.MaxFirmware)
-	}
-	image := make([]byte, info.Size())
-	if _, err := io.ReadFull(f, image); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", name, err)
-	}
-	return image, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/kraudcloud/kattest/internal/cli"
 	"github.com/kraudcloud/kattest/measure"
 )
 
@@ -14,7 +15,7 @@ import (
 // Source: Linux 6.12, arch/x86/kernel/cpu/proc.c, show_cpuinfo: of the first
 // processor the decimal fields "cpu family", "model" and "stepping".
 func hostCPU(cpuinfo string) (measure.CPU, error) {
-	data, err := readLimited(cpuinfo, 16<<20)
+	data, err := cli.ReadFile(cpuinfo, 16<<20)
 	if err != nil {
 		return measure.CPU{}, fmt.Errorf("host: %w", err)
 	}

@@ -316,7 +316,7 @@ func policyWarnings(p verifier.GuestPolicy) []string {
 
 // readPublicKey reads the public key of an ID block in a PEM file.
 func readPublicKey(flag, name string) (idblock.PublicKey, error) {
-	pem, err := readLimited(name, 64<<10)
+	pem, err := cli.ReadFile(name, 64<<10)
 	if err != nil {
 		return idblock.PublicKey{}, err
 	}

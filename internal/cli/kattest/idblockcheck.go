@@ -112,8 +112,8 @@ func (f *idBlockFlags) runCheck(cmd *cobra.Command) error {
 			return err
 		}
 	}
-	block, errB := readLimited(f.idBlock, idblock.MaxFile)
-	auth, errA := readLimited(f.idAuth, idblock.MaxFile)
+	block, errB := cli.ReadFile(f.idBlock, idblock.MaxFile)
+	auth, errA := cli.ReadFile(f.idAuth, idblock.MaxFile)
 	if err := errors.Join(errB, errA); err != nil {
 		return cli.Usage(err, "")
 	}

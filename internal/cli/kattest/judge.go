@@ -189,7 +189,7 @@ func readHex(to []byte, flag, text string) error {
 
 func (f *judgeFlags) readCertificates(p *verifier.Policy) error {
 	if f.vcek != "" {
-		data, err := readLimited(f.vcek, evidence.MaxCertificates)
+		data, err := cli.ReadFile(f.vcek, evidence.MaxCertificates)
 		if err != nil {
 			return err
 		}
@@ -198,7 +198,7 @@ func (f *judgeFlags) readCertificates(p *verifier.Policy) error {
 		}
 	}
 	if f.trustSimulated != "" {
-		data, err := readLimited(f.trustSimulated, evidence.MaxCertificates)
+		data, err := cli.ReadFile(f.trustSimulated, evidence.MaxCertificates)
 		if err != nil {
 			return err
 		}
@@ -213,7 +213,7 @@ func (f *judgeFlags) readSpec(p *verifier.Policy) error {
 	if f.spec == "" {
 		return nil
 	}
-	data, err := readLimited(f.spec, pod.MaxSize)
+	data, err := cli.ReadFile(f.spec, pod.MaxSize)
 	if err != nil {
 		return err
 	}
@@ -257,9 +257,9 @@ func readInput(cmd *cobra.Command, name string) (verifier.Input, error) {
 	var data []byte
 	var err error
 	if name == "-" {
-		data, err = readAll("standard input", cmd.InOrStdin(), verifier.MaxInput)
+		data, err = cli.ReadAll("standard input", cmd.InOrStdin(), verifier.MaxInput)
 	} else {
-		data, err = readLimited(name, verifier.MaxInput)
+		data, err = cli.ReadFile(name, verifier.MaxInput)
 	}
 	if err != nil {
 		return verifier.Input{}, cli.Usage(err, "")

@@ -242,7 +242,7 @@ func (f measureFlags) checkOutput(flags *pflag.FlagSet) error {
 }
 
 func readSigner(name string) (crypto.Signer, error) {
-	pem, err := readLimited(name, 1<<20)
+	pem, err := cli.ReadFile(name, 1<<20)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/kraudcloud/kattest/internal/cli"
 	"github.com/kraudcloud/kattest/measure"
 	"github.com/kraudcloud/kattest/measure/release"
 	"github.com/kraudcloud/kattest/measure/stack"
@@ -119,7 +120,7 @@ func readStack(dir string, vmm measure.Profile) (inputs, error) {
 }
 
 func (f inputFlags) readFirmware(vmm measure.Profile) (inputs, error) {
-	image, err := readImage(f.firmware)
+	image, err := cli.ReadFile(f.firmware, measure.MaxFirmware)
 	if err != nil {
 		return inputs{}, err
 	}
@@ -127,7 +128,7 @@ func (f inputFlags) readFirmware(vmm measure.Profile) (inputs, error) {
 	switch {
 	case f.svsm != "":
 		var svsm []byte
-		if svsm, err = readImage(f.svsm); err != nil {
+		if svsm, err = cli.ReadFile(f.svsm, measure.MaxFirmware); err != nil {
 			return inputs{}, err
 		}
 		in.firmware, err = measure.ParseSVSM(image, svsm, f.vars)

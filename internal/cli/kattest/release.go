@@ -11,7 +11,7 @@ import (
 
 // openRelease reads the release in file, which the key in keyFile must have signed.
 func openRelease(file, keyFile string) (release.Release, error) {
-	pem, err := readLimited(keyFile, 64<<10)
+	pem, err := cli.ReadFile(keyFile, 64<<10)
 	if err != nil {
 		return release.Release{}, cli.Usage(err, "")
 	}
@@ -19,7 +19,7 @@ func openRelease(file, keyFile string) (release.Release, error) {
 	if err != nil {
 		return release.Release{}, cli.Usage(fmt.Errorf("--key %s: %w", keyFile, err), "")
 	}
-	bundle, err := readLimited(file, release.MaxBundle)
+	bundle, err := cli.ReadFile(file, release.MaxBundle)
 	if err != nil {
 		return release.Release{}, cli.Usage(err, "")
 	}

@@ -97,7 +97,7 @@ func (f measureFlags) account(name string, shapes []measure.Shape) (transcript.T
 		}
 		return in.transcript(shapes)
 	}
-	data, err := readLimited(name, transcript.MaxSize)
+	data, err := cli.ReadFile(name, transcript.MaxSize)
 	if err != nil {
 		return transcript.Transcript{}, err
 	}
