@@ -10,7 +10,6 @@ import (
 	"github.com/kraudcloud/kattest/measure"
 	"github.com/kraudcloud/kattest/measure/explain"
 	"github.com/kraudcloud/kattest/measure/release"
-	"github.com/kraudcloud/kattest/measure/stack"
 )
 
 const explanationMediaType = "application/vnd.kattest.explanation.v1+json"
@@ -39,16 +38,12 @@ func usualSpace() explain.Space {
 }
 
 func stackSource(dir string, expected []measure.Shape) (explain.Source, error) {
-	s, fw, err := stack.LoadFirmware(dir)
-	if err != nil {
-		return explain.Source{}, err
-	}
-	hashes, err := s.KernelHashes()
+	in, err := readStack(dir, measure.QEMU)
 	if err != nil {
 		return explain.Source{}, err
 	}
 	return explain.Source{
-		Name: "stack " + dir, Firmware: fw, Kernel: hashes.Kernel, Initrd: hashes.Initrd, Cmdline: s.Cmdline, Expected: expected,
+		Name: "stack " + dir, Firmware: in.firmware, Kernel: in.hashes.Kernel, Initrd: in.hashes.Initrd, Cmdline: in.stack.Cmdline, Expected: expected,
 	}, nil
 }
 

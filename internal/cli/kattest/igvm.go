@@ -1,13 +1,11 @@
 package kattest
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -222,28 +220,20 @@ func (m igvmMeasurement) model() string {
 }
 
 func (m igvmMeasurements) write(w io.Writer, output string) error {
-	switch output {
-	case "json":
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		return enc.Encode(m)
-	case "digest":
-		for _, e := range m.Table {
-			if _, err := fmt.Fprintln(w, e.Measurement); err != nil {
-				return err
-			}
+	digests := make([]digest, len(m.Table))
+	for i, e := range m.Table {
+		digests[i] = e.Measurement
+	}
+	return writeMeasured(w, output, m, digests, m.rows)
+}
+
+func (m igvmMeasurements) rows(tw io.Writer) {
+	fmt.Fprintln(tw, "LOADER\tVCPUS\tCPU\tFEATURES\tMEASUREMENT")
+	for _, e := range m.Table {
+		features := "as in the file"
+		if e.GuestFeatures != 0 {
+			features = fmt.Sprintf("%#x", e.GuestFeatures)
 		}
-		return nil
-	default:
-		tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(tw, "LOADER\tVCPUS\tCPU\tFEATURES\tMEASUREMENT")
-		for _, e := range m.Table {
-			features := "as in the file"
-			if e.GuestFeatures != 0 {
-				features = fmt.Sprintf("%#x", e.GuestFeatures)
-			}
-			fmt.Fprintf(tw, "%v\t%d\t%s\t%s\t%v\n", m.Loader, e.VCPUs, e.model(), features, e.Measurement)
-		}
-		return tw.Flush()
+		fmt.Fprintf(tw, "%v\t%d\t%s\t%s\t%v\n", m.Loader, e.VCPUs, e.model(), features, e.Measurement)
 	}
 }

@@ -2,7 +2,6 @@ package kattest
 
 import (
 	"encoding"
-	"encoding/json"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -40,25 +39,34 @@ func (m *measurements) add(s measure.Shape, d digest) {
 }
 
 func (m measurements) write(w io.Writer, output string) error {
+	digests := make([]digest, len(m.Table))
+	for i, e := range m.Table {
+		digests[i] = e.Measurement
+	}
+	return writeMeasured(w, output, m, digests, m.rows)
+}
+
+// writeMeasured prints an answer in one of the forms of kattest measure: as JSON,
+// as its digests, or as a table of rows.
+func writeMeasured(w io.Writer, output string, answer any, digests []digest, rows func(tw io.Writer)) error {
 	switch output {
 	case "json":
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		return enc.Encode(m)
+		return writeJSON(w, answer)
 	case "digest":
-		for _, e := range m.Table {
-			if _, err := fmt.Fprintln(w, e.Measurement); err != nil {
+		for _, d := range digests {
+			if _, err := fmt.Fprintln(w, d); err != nil {
 				return err
 			}
 		}
 		return nil
 	default:
-		return m.writeText(w)
+		tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		rows(tw)
+		return tw.Flush()
 	}
 }
 
-func (m measurements) writeText(w io.Writer) error {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+func (m measurements) rows(tw io.Writer) {
 	fmt.Fprintln(tw, "VMM\tVCPUS\tCPU\tFEATURES\tMEASUREMENT")
 	for _, e := range m.Table {
 		cpu := "any"
@@ -67,5 +75,4 @@ func (m measurements) writeText(w io.Writer) error {
 		}
 		fmt.Fprintf(tw, "%v\t%d\t%s\t%#x\t%s\n", e.VMM, e.VCPUs, cpu, e.GuestFeatures, e.Measurement)
 	}
-	return tw.Flush()
 }
