@@ -2,8 +2,6 @@ package vm
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"github.com/kraudcloud/kattest/measure"
 	"github.com/kraudcloud/kattest/measure/stack"
@@ -11,11 +9,6 @@ import (
 
 // Shape returns what the launch digest and QEMU's line are made from.
 func (v *VM) Shape() (measure.Shape, error) { return v.Config.Shape() }
-
-// Measurement returns the launch digest that the report of this guest must hold.
-func (v *VM) Measurement() (measure.Digest, error) {
-	return v.Config.Measure(filepath.Join(v.Dir, StackDir), v.Stack)
-}
 
 // Shape returns what of the machine enters the launch digest.
 func (c Config) Shape() (measure.Shape, error) {
@@ -30,32 +23,15 @@ func (c Config) Shape() (measure.Shape, error) {
 	return s, nil
 }
 
-// Measure returns the launch digest of the boot stack in stackDir on such a
-// machine. It does not check the stack's files against their manifest s.
-func (c Config) Measure(stackDir string, s stack.Stack) (measure.Digest, error) {
+// Measure returns the launch digest of a boot stack with firmware fw on such a
+// machine. The kernel's hashes are the manifest's: the stack's files must have
+// been checked against it, as stack.LoadFirmware does.
+func (c Config) Measure(s stack.Stack, fw *measure.Firmware) (measure.Digest, error) {
 	shape, err := c.Shape()
 	if err != nil {
 		return measure.Digest{}, err
 	}
-	image, err := os.ReadFile(filepath.Join(stackDir, stack.Firmware))
-	if err != nil {
-		return measure.Digest{}, err
-	}
-	fw, err := measure.ParseFirmware(image)
-	if err != nil {
-		return measure.Digest{}, fmt.Errorf("%s: %w", filepath.Join(stackDir, stack.Firmware), err)
-	}
-	kernel, err := os.Open(filepath.Join(stackDir, stack.Kernel))
-	if err != nil {
-		return measure.Digest{}, err
-	}
-	defer kernel.Close()
-	initrd, err := os.Open(filepath.Join(stackDir, stack.Initrd))
-	if err != nil {
-		return measure.Digest{}, err
-	}
-	defer initrd.Close()
-	hashes, err := measure.HashKernel(kernel, initrd, s.Cmdline)
+	hashes, err := s.KernelHashes()
 	if err != nil {
 		return measure.Digest{}, err
 	}

@@ -46,11 +46,11 @@ func TestIDBlockScripts(t *testing.T) {
 }
 
 func makeIDBlocks(env *testscript.Env, stackDir string) error {
-	manifest, err := stack.Load(stackDir)
+	manifest, fw, err := stack.LoadFirmware(stackDir)
 	if err != nil {
 		return err
 	}
-	digest, err := vm.DefaultConfig().Measure(stackDir, manifest)
+	digest, err := vm.DefaultConfig().Measure(manifest, fw)
 	if err != nil {
 		return err
 	}

@@ -132,11 +132,11 @@ func summon(cmd *cobra.Command, f summonFlags, args []string) error {
 		overrides.Entrypoint = &f.entrypoint
 	}
 	stackDir := stackFolder(f.stack)
-	bootStack, err := stack.Load(stackDir)
+	bootStack, fw, err := stack.LoadFirmware(stackDir)
 	if err != nil {
 		return cli.Usage(err, "build a boot stack with 'kattest build --out DIR' and name it with --stack DIR")
 	}
-	measurement, err := config.Measure(stackDir, bootStack)
+	measurement, err := config.Measure(bootStack, fw)
 	if err != nil {
 		return cli.Usage(err, "")
 	}
