@@ -39,7 +39,7 @@ func ParseFirmware(image []byte) (*Firmware, error) {
 	}
 	contents := hashPages(image)
 	return &Firmware{
-		digest:      Digest{}.image(contents),
+		digest:      Digest{}.image(fourGiB-uint64(len(image)), contents),
 		contents:    contents,
 		size:        uint32(len(image)),
 		sections:    p.sections,
@@ -122,9 +122,8 @@ func hashPages(image []byte) []Digest {
 	return contents
 }
 
-// image adds a firmware image's pages, which end at 4 GiB.
-func (d Digest) image(contents []Digest) Digest {
-	gpa := uint64(fourGiB - len(contents)*PageSize)
+// image adds an image's pages, of which the first stands at gpa.
+func (d Digest) image(gpa uint64, contents []Digest) Digest {
 	for i, c := range contents {
 		d = d.Extend(PageInfo{Contents: c, Type: PageNormal, GPA: gpa + uint64(i)*PageSize})
 	}

@@ -60,9 +60,6 @@ func parseSVSM(firmware, svsm []byte, vars int64) (*Firmware, error) {
 		resetVector: uint32(base) + entry,
 		svsm:        &svsmImage{gpa: base, contents: hashPages(svsm)},
 	}
-	f.digest = Digest{}.image(f.contents)
-	for i, c := range f.svsm.contents {
-		f.digest = f.digest.Extend(PageInfo{Contents: c, Type: PageNormal, GPA: base + uint64(i)*PageSize})
-	}
+	f.digest = Digest{}.image(fourGiB-uint64(f.size), f.contents).image(base, f.svsm.contents)
 	return f, nil
 }
