@@ -80,8 +80,9 @@ func (s Space) firmwares() []int {
 	return s.firsts(func(src Source) any { return firmwareKey(src.Firmware) })
 }
 
-// firmwareKey is the same for firmwares that measure alike.
-func firmwareKey(f *measure.Firmware) string { return fmt.Sprintf("%+v", f.State()) }
+// firmwareKey is the same for firmwares that measure alike. One behind an SVSM
+// has no state, but a digest of its own.
+func firmwareKey(f *measure.Firmware) string { return fmt.Sprintf("%v %+v", f.Digest(), f.State()) }
 
 // firsts are the indices of the sources that are the first with their key.
 func (s Space) firsts(key func(Source) any) []int {
