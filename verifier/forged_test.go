@@ -110,21 +110,27 @@ func resign(t *testing.T, report [port.ReportSize]byte, key *ecdsa.PrivateKey) [
 	return report[:]
 }
 
-// Certificates that are wrong in one thing, under a chain that is trusted.
-func TestWrongCertificates(t *testing.T) {
+// newForger returns a simulated processor and the certificate of its VCEK, and
+// an authority of the tests' own with its chain, which certifies what it likes.
+func newForger(t *testing.T) (psp *simpsp.PSP, genuine *x509.Certificate, mine authority, chain []*x509.Certificate) {
+	t.Helper()
 	psp, err := simpsp.Load(filepath.Join(t.TempDir(), "psp"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	genuine, err := x509.ParseCertificate(psp.VCEK())
-	if err != nil {
+	if genuine, err = x509.ParseCertificate(psp.VCEK()); err != nil {
 		t.Fatal(err)
 	}
-	mine := newAuthority(t, "SIMULATED-")
-	chain, err := verifier.ParseSimulatedChain(mine.chain())
-	if err != nil {
+	mine = newAuthority(t, "SIMULATED-")
+	if chain, err = verifier.ParseSimulatedChain(mine.chain()); err != nil {
 		t.Fatal(err)
 	}
+	return psp, genuine, mine, chain
+}
+
+// Certificates that are wrong in one thing, under a chain that is trusted.
+func TestWrongCertificates(t *testing.T) {
+	psp, genuine, mine, chain := newForger(t)
 	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)

@@ -150,19 +150,7 @@ func TestIDBlock(t *testing.T) {
 // Bytes of a report that are changed, under a signature that holds: what only a
 // processor that lies could do, and what the host may try, which breaks it.
 func TestForgedIDBlock(t *testing.T) {
-	psp, err := simpsp.Load(filepath.Join(t.TempDir(), "psp"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	genuine, err := x509.ParseCertificate(psp.VCEK())
-	if err != nil {
-		t.Fatal(err)
-	}
-	mine := newAuthority(t, "SIMULATED-")
-	chain, err := verifier.ParseSimulatedChain(mine.chain())
-	if err != nil {
-		t.Fatal(err)
-	}
+	psp, genuine, mine, chain := newForger(t)
 	key := idKey(t)
 	vcek := mine.vcek(t, "SIMULATED-SEV-VCEK", key, genuine, func(_ string, value []byte) []byte { return value })
 	trusted := idblock.KeyDigest(bytes.Repeat([]byte{0x11}, 48))
@@ -198,6 +186,7 @@ func TestForgedIDBlock(t *testing.T) {
 			}
 			// Without the processor's key the change breaks the signature.
 			p.VCEK = genuine
+			var err error
 			if p.SimulatedChain, err = verifier.ParseSimulatedChain(psp.Chain()); err != nil {
 				t.Fatal(err)
 			}
