@@ -1,10 +1,11 @@
 package verifier
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/sha512"
-	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math/big"
 	"slices"
@@ -14,12 +15,12 @@ import (
 
 // checkAuthenticity judges certificate, chain and signature. Where there is no
 // certificate, what follows from it cannot be judged and the verdict says so.
-func (v *verification) checkAuthenticity() error {
+func (v *verification) checkAuthenticity(ctx context.Context) error {
 	r := v.in.Report
 	v.product, _ = r.Product()
-	e, ok := v.endorsement()
-	if !ok {
-		return nil
+	e, ok, err := v.endorsement(ctx)
+	if err != nil || !ok {
+		return err
 	}
 	if v.product == UnknownProduct && r.Version < 3 {
 		v.product = e.product
@@ -32,10 +33,9 @@ func (v *verification) checkAuthenticity() error {
 		Code: CodeProduct, Expected: v.product.String(), Found: e.product.String(),
 		Reason: "the certificate is for another product than the report's family and model",
 	})
-	if err := v.checkTrust(e); err != nil {
+	if err := v.checkTrust(ctx, e); err != nil {
 		return err
 	}
-	v.skip(CodeRevocation, "", "not checked: no revocation list was given")
 	v.checkEndorsement(e)
 	check := Check{Code: CodeSignature, Expected: "ECDSA P-384 with SHA-384 by the " + e.key.String(), Outcome: Fail, Found: "a signature that does not verify"}
 	check.Reason = "the report was changed after it was signed, or another processor signed it"
@@ -46,62 +46,173 @@ func (v *verification) checkAuthenticity() error {
 	return nil
 }
 
+// checkTrust judges the chain, against AMD's roots or against the simulated
+// chain alone, its dates, and whether it was revoked.
+func (v *verification) checkTrust(ctx context.Context, e *endorsement) error {
+	v.simulated = e.simulated
+	check := Check{Code: CodeChain, Outcome: Fail, Found: fmt.Sprintf("%q", e.cert.Issuer.CommonName)}
+	if s := v.policy.Simulated; s != nil {
+		check.Expected = "the SIMULATED chain under " + s.ARK.Subject.CommonName + ", and no other"
+		check.Hint = "leave out --trust-simulated to judge a report against AMD's roots"
+	} else {
+		check.Expected = "AMD's chain of " + e.product.String()
+	}
+	c, err := v.chainOf(ctx, e)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err == nil && e.simulated != (v.policy.Simulated != nil):
+		check.Reason = "the certificate's name and its chain do not agree on whether they are simulated"
+	case err == nil:
+		check.Outcome, check.Hint = Pass, ""
+	case e.simulated && v.policy.Simulated == nil:
+		check.Reason = "signed by a simulated PSP, which anyone can make: never genuine AMD hardware"
+		check.Hint = "--trust-simulated CHAIN if you meant to judge a simulated guest"
+	case v.policy.Simulated != nil && !e.simulated:
+		check.Reason = "with --trust-simulated nothing but the simulated chain is trusted, and this certificate says that it is AMD's"
+	default:
+		check.Reason = oneLine(err)
+	}
+	trusted := check.Outcome == Pass
+	v.add(check)
+
+	check = Check{Code: CodeValidity, Outcome: Pass, Found: validity(e.cert), Expected: "valid at " + v.policy.Time.UTC().Format(time.RFC3339)}
+	if err := validAt(v.policy.Time, e.cert, c.ask, c.ark); err != nil {
+		check.Outcome, check.Reason = Fail, oneLine(err)
+		check.Hint = "--at TIME judges certificates at another time, such as when the report was made"
+	}
+	v.add(check)
+	if !trusted {
+		return nil // there is nobody whose lists would tell
+	}
+	return v.checkRevocation(ctx, e, c)
+}
+
+// checkEndorsement checks that the certificate is for this chip at this TCB.
+func (v *verification) checkEndorsement(e *endorsement) {
+	r := v.in.Report
+	check := Check{Code: CodeCertTCB, Expected: e.tcb.String(), Outcome: Fail}
+	check.Reason = "the certificate is for another TCB than REPORTED_TCB"
+	check.Hint = "the processor's firmware was updated: ask for the certificate of the reported TCB"
+	if tcb, err := r.ReportedTCB.Decode(v.product); err != nil {
+		check.Found, check.Reason, check.Hint = hex.EncodeToString(r.ReportedTCB[:]), err.Error(), ""
+		v.add(check)
+	} else {
+		check.Found = tcb.String()
+		v.compare(check)
+	}
+	if e.key == VCEK {
+		check := Check{Code: CodeChipID, Expected: hex.EncodeToString(e.chipID[:]), Found: hex.EncodeToString(r.ChipID[:])}
+		check.Reason = "the certificate is another chip's"
+		if r.SignerInfo.MaskChipKey() {
+			check.Reason = "the chip's id is masked (MASK_CHIP_KEY): the report cannot be tied to a VCEK"
+		}
+		v.compare(check)
+	}
+	if e.key == VLEK && !v.policy.AuthenticityOnly {
+		v.checkCSP(e.cspID)
+	}
+}
+
+// checkCSP checks the provider of a VLEK, which is good on all its machines.
+func (v *verification) checkCSP(found string) {
+	check := Check{Code: CodeCSPID, Outcome: Fail, Expected: strings.Join(v.policy.CSPIDs, " or "), Found: found, Reason: "another provider's key"}
+	switch {
+	case slices.Contains(v.policy.CSPIDs, found):
+		check.Outcome, check.Reason = Pass, ""
+	case v.policy.WithoutCSPID:
+		check.Outcome, check.Expected, check.Reason = Skipped, "", "--without-csp-id"
+	case len(v.policy.CSPIDs) == 0:
+		check.Expected = "the provider to trust"
+		check.Reason, check.Hint = "a VLEK is good on every machine of its provider, and none was named", "--csp-id ID or --without-csp-id"
+	}
+	v.add(check)
+}
+
+// verifySignature checks the signature over the raw bytes of the report.
+func verifySignature(r Report, key *ecdsa.PublicKey) bool {
+	digest := sha512.Sum384(r.raw[:signatureOffset])
+	return ecdsa.Verify(key, digest[:], scalar(r.raw[signatureOffset:]), scalar(r.raw[signatureOffset+scalarSize:]))
+}
+
+func scalar(b []byte) *big.Int {
+	be := slices.Clone(b[:scalarSize])
+	slices.Reverse(be)
+	return new(big.Int).SetBytes(be)
+}
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
 // endorsement finds the certificate of the key that the report says has signed
-// it. The table's entries are the host's: a slot's name decides nothing.
-func (v *verification) endorsement() (endorsement, bool) {
+// it: the caller's, the table's, the Source's. The table's entries are the
+// host's: a slot's name decides nothing, and one that is for another TCB or chip
+// than the report's, as after an update of firmware, is set aside while there is
+// a Source to ask.
+func (v *verification) endorsement(ctx context.Context) (*endorsement, bool, error) {
 	key := v.in.Report.SignerInfo.SigningKey()
 	check := Check{Code: CodeCertificate, Expected: "a certificate of the " + key.String(), Found: "none", Outcome: Fail}
 	if key != VCEK && key != VLEK {
 		check.Code, check.Expected, check.Found = CodeKey, "VCEK or VLEK", key.String()
 		check.Reason = "no processor signed this report"
 		v.add(check)
-		return endorsement{}, false
+		return nil, false, nil
 	}
-	var found []endorsement
-	var broken error
-	if v.policy.VCEK != nil {
-		e, err := newEndorsement(v.policy.VCEK)
-		if err == nil {
-			found = append(found, e)
+	found, broken := v.offered()
+	i := slices.IndexFunc(found, func(e *endorsement) bool { return v.fits(e) })
+	var missing error
+	if i < 0 && v.policy.VCEK == nil && key == VCEK {
+		var e *endorsement
+		if e, missing = v.fetched(ctx); ctx.Err() != nil {
+			return nil, false, ctx.Err()
 		}
-		broken = err
-	} else {
-		found, broken = v.tableEndorsements()
+		if missing == nil {
+			found, i = append(found, e), len(found)
+		}
 	}
-	for _, e := range found {
-		if e.key == key {
-			check.Outcome, check.Found = Pass, fmt.Sprintf("%s, serial %d", e.cert.Subject.CommonName, e.cert.SerialNumber)
-			v.add(check)
-			return e, true
-		}
+	if i < 0 { // let the checks say what is wrong with one of the right kind, or with any
+		i = max(0, slices.IndexFunc(found, func(e *endorsement) bool { return e.key == key }))
 	}
 	switch {
-	case len(found) > 0: // of the other kind: let the check of the kind say so
-		check.Outcome, check.Found = Pass, found[0].cert.Subject.CommonName
+	case len(found) > 0:
+		e := found[i]
+		check.Outcome, check.Found = Pass, fmt.Sprintf("%s, serial %d", e.cert.Subject.CommonName, e.cert.SerialNumber)
 		v.add(check)
-		return found[0], true
+		return e, true, nil
 	case broken != nil:
-		check.Code, check.Found, check.Reason = CodeChain, "a certificate that cannot be read", broken.Error()
+		check.Code, check.Found, check.Reason = CodeForm, "a certificate that cannot be read", broken.Error()
 		check.Hint = "give another with --vcek"
 	default:
 		check.Reason = "no certificate came with the report"
+		if missing != nil && !errors.Is(missing, errNoSource) {
+			check.Reason += ", and asking for one failed: " + oneLine(missing)
+		}
 		check.Hint = v.collateralHint(key)
 	}
 	v.add(check)
-	return endorsement{}, false
+	return nil, false, nil
 }
 
-func (v *verification) tableEndorsements() (found []endorsement, broken error) {
+// fits reports whether a certificate is for the report's key, TCB and chip.
+func (v *verification) fits(e *endorsement) bool {
+	r := v.in.Report
+	tcb, err := r.ReportedTCB.Decode(e.product)
+	return err == nil && e.key == r.SignerInfo.SigningKey() && e.tcb == tcb && (e.key == VLEK || e.chipID == r.ChipID)
+}
+
+// offered returns what the caller gave, or else what is in the table.
+func (v *verification) offered() (found []*endorsement, broken error) {
+	if cert := v.policy.VCEK; cert != nil {
+		e, err := v.cache.endorsement(cert.Raw)
+		if err != nil {
+			return nil, err
+		}
+		return []*endorsement{e}, nil
+	}
 	for _, entry := range v.in.Certificates.Entries {
 		if name := entry.Name(); name != "VCEK" && name != "VLEK" {
 			continue
 		}
-		cert, err := x509.ParseCertificate(entry.Data)
-		if err != nil {
-			broken = fmt.Errorf("certificate table: %s: %w", entry.Name(), err)
-			continue
-		}
-		e, err := newEndorsement(cert)
+		e, err := v.cache.endorsement(entry.Data)
 		if err != nil {
 			broken = fmt.Errorf("certificate table: %s: %w", entry.Name(), err)
 			continue
@@ -109,6 +220,40 @@ func (v *verification) tableEndorsements() (found []endorsement, broken error) {
 		found = append(found, e)
 	}
 	return found, broken
+}
+
+var errNoSource = errors.New("there is nothing to ask")
+
+// fetched asks the Source for the VCEK. A report of version 2 does not name its
+// product: those that have such reports are tried.
+func (v *verification) fetched(ctx context.Context) (*endorsement, error) {
+	if v.source == nil || v.policy.Simulated != nil {
+		return nil, errNoSource
+	}
+	r, candidates := v.in.Report, []Product{v.product}
+	switch {
+	case r.ChipID == [64]byte{}:
+		return nil, fmt.Errorf("the report does not name its chip: %w", ErrNotFound)
+	case r.Version < 3:
+		candidates = []Product{Milan, Genoa}
+	case v.product == UnknownProduct:
+		return nil, fmt.Errorf("the product is unknown: %w", ErrNotFound)
+	}
+	var errs []error
+	for _, p := range candidates {
+		tcb, err := r.ReportedTCB.Decode(p)
+		if err != nil {
+			return nil, err
+		}
+		der, err := v.source.VCEK(ctx, p, r.ChipID[:p.hwidSize()], tcb)
+		if err == nil {
+			return v.cache.endorsement(der)
+		}
+		if errs = append(errs, err); !errors.Is(err, ErrNotFound) {
+			break
+		}
+	}
+	return nil, errors.Join(errs...)
 }
 
 // collateralHint says where the certificate is to be had.
@@ -125,112 +270,10 @@ func (v *verification) collateralHint(key SigningKey) string {
 	if err != nil {
 		return err.Error()
 	}
-	hwid, fmc := r.ChipID[:], ""
+	fmc := ""
 	if v.product == Turin {
-		hwid, fmc = r.ChipID[:8], fmt.Sprintf("fmcSPL=%d&", tcb.FMC)
+		fmc = fmt.Sprintf("fmcSPL=%d&", tcb.FMC)
 	}
-	return fmt.Sprintf("fetch it and give it with --vcek: https://kdsintf.amd.com/vcek/v1/%v/%x?%sblSPL=%d&teeSPL=%d&snpSPL=%d&ucodeSPL=%d",
-		v.product, hwid, fmc, tcb.Bootloader, tcb.TEE, tcb.SNP, tcb.Microcode)
+	return fmt.Sprintf("without --offline it is fetched; or give it with --vcek: https://kdsintf.amd.com/vcek/v1/%v/%x?%sblSPL=%d&teeSPL=%d&snpSPL=%d&ucodeSPL=%d",
+		v.product, r.ChipID[:v.product.hwidSize()], fmc, tcb.Bootloader, tcb.TEE, tcb.SNP, tcb.Microcode)
 }
-
-// checkTrust judges the chain, against AMD's roots or against the simulated
-// chain alone, and its dates.
-func (v *verification) checkTrust(e endorsement) error {
-	v.simulated = e.simulated
-	check := Check{Code: CodeChain, Outcome: Fail, Found: fmt.Sprintf("%q", e.cert.Issuer.CommonName)}
-	var chain []*x509.Certificate
-	if v.policy.SimulatedChain != nil {
-		if len(v.policy.SimulatedChain) != 2 {
-			return fmt.Errorf("simulated chain: %d certificates, want ASK and ARK", len(v.policy.SimulatedChain))
-		}
-		chain = v.policy.SimulatedChain
-		check.Expected = "the SIMULATED chain under " + chain[1].Subject.CommonName + ", and no other"
-		check.Hint = "leave out --trust-simulated to judge a report against AMD's roots"
-	} else {
-		check.Expected = "AMD's chain of " + e.product.String()
-		var err error
-		if chain, err = amdChain(e.product, e.key); err != nil {
-			return err
-		}
-	}
-	err := checkChain(e.cert, chain[0], chain[1])
-	switch {
-	case err == nil && e.simulated != (v.policy.SimulatedChain != nil):
-		check.Reason = "the certificate's name and its chain do not agree on whether they are simulated"
-	case err == nil:
-		check.Outcome, check.Hint = Pass, ""
-	case e.simulated && v.policy.SimulatedChain == nil:
-		check.Reason = "signed by a simulated PSP, which anyone can make: never genuine AMD hardware"
-		check.Hint = "--trust-simulated CHAIN if you meant to judge a simulated guest"
-	case v.policy.SimulatedChain != nil && !e.simulated:
-		check.Reason = "with --trust-simulated nothing but the simulated chain is trusted, and this certificate says that it is AMD's"
-	default:
-		check.Reason = oneLine(err)
-	}
-	v.add(check)
-
-	check = Check{Code: CodeValidity, Outcome: Pass, Found: validity(e.cert), Expected: "valid at " + v.policy.Time.UTC().Format(time.RFC3339)}
-	if err := validAt(v.policy.Time, e.cert, chain[0], chain[1]); err != nil {
-		check.Outcome, check.Reason = Fail, oneLine(err)
-		check.Hint = "--at TIME judges certificates at another time, such as when the report was made"
-	}
-	v.add(check)
-	return nil
-}
-
-// checkEndorsement checks that the certificate is for this chip at this TCB.
-func (v *verification) checkEndorsement(e endorsement) {
-	r := v.in.Report
-	check := Check{Code: CodeCertTCB, Expected: e.tcb.String(), Outcome: Fail}
-	check.Reason = "the certificate is for another TCB than REPORTED_TCB"
-	check.Hint = "the processor's firmware was updated: ask for the certificate of the reported TCB"
-	if tcb, err := r.ReportedTCB.Decode(v.product); err != nil {
-		check.Found, check.Reason, check.Hint = hex.EncodeToString(r.ReportedTCB[:]), err.Error(), ""
-		v.add(check)
-	} else {
-		check.Found = tcb.String()
-		v.compare(check)
-	}
-	if e.key == VCEK {
-		var want [64]byte
-		copy(want[:], e.hwid)
-		check := Check{Code: CodeChipID, Expected: hex.EncodeToString(want[:]), Found: hex.EncodeToString(r.ChipID[:])}
-		check.Reason = "the certificate is another chip's"
-		if r.SignerInfo.MaskChipKey() {
-			check.Reason = "the chip's id is masked (MASK_CHIP_KEY): the report cannot be tied to a VCEK"
-		}
-		v.compare(check)
-	}
-	if v.policy.AuthenticityOnly {
-		return
-	}
-	switch {
-	case v.policy.CSPID != "":
-		v.compare(Check{Code: CodeCSPID, Expected: v.policy.CSPID, Found: e.cspID, Reason: "another provider's key, or a VCEK, which names none"})
-	case e.key == VLEK && v.policy.WithoutCSPID:
-		v.skip(CodeCSPID, e.cspID, "--without-csp-id")
-	case e.key == VLEK:
-		v.add(Check{
-			Code: CodeCSPID, Outcome: Fail, Expected: "the provider to trust", Found: e.cspID,
-			Reason: "a VLEK is good on every machine of its provider, and none was named", Hint: "--csp-id ID or --without-csp-id",
-		})
-	}
-}
-
-// verifySignature checks the signature over the raw bytes of the report.
-func verifySignature(r Report, key *ecdsa.PublicKey) bool {
-	digest := sha512.Sum384(r.raw[:signatureOffset])
-	return ecdsa.Verify(key, digest[:], scalar(r.raw[signatureOffset:]), scalar(r.raw[signatureOffset+scalarSize:]))
-}
-
-func scalar(b []byte) *big.Int {
-	be := slices.Clone(b[:scalarSize])
-	slices.Reverse(be)
-	return new(big.Int).SetBytes(be)
-}
-
-func validity(c *x509.Certificate) string {
-	return c.NotBefore.UTC().Format(time.RFC3339) + " to " + c.NotAfter.UTC().Format(time.RFC3339)
-}
-
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

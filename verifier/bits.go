@@ -26,10 +26,26 @@ const (
 	policyUnknown GuestPolicy = ^GuestPolicy(1<<26 - 1)
 )
 
+// Bits of PLATFORM_INFO. Bit 6 is set by genuine Turins and not documented.
+const (
+	PlatformSMT                  PlatformInfo = 1 << 0
+	PlatformTSME                 PlatformInfo = 1 << 1
+	PlatformECC                  PlatformInfo = 1 << 2
+	PlatformRAPLDisabled         PlatformInfo = 1 << 3
+	PlatformCiphertextHidingDRAM PlatformInfo = 1 << 4
+	PlatformAliasCheck           PlatformInfo = 1 << 5 // no two addresses are the same memory (CVE-2024-21944, BadRAM)
+	PlatformTIO                  PlatformInfo = 1 << 7
+)
+
 var policyNames = []string{
 	16: "SMT", "RESERVED_1", "MIGRATE_MA", "DEBUG", "SINGLE_SOCKET", "CXL_ALLOW",
 	"MEM_AES_256_XTS", "RAPL_DIS", "CIPHERTEXT_HIDING_DRAM", "PAGE_SWAP_DISABLE",
 }
+
+// ABIVersion is a version of the SNP firmware's ABI.
+type ABIVersion struct{ Major, Minor byte }
+
+func (v ABIVersion) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
 
 // ABIMajor is the least major version of the firmware's ABI.
 func (p GuestPolicy) ABIMajor() byte { return byte(p >> 8) }
@@ -85,6 +101,17 @@ func (k SigningKey) String() string {
 
 // MarshalText returns the key's kind.
 func (k SigningKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText reads a key's kind.
+func (k *SigningKey) UnmarshalText(text []byte) error {
+	for known := range SigningKey(8) {
+		if known.String() == string(text) {
+			*k = known
+			return nil
+		}
+	}
+	return fmt.Errorf("unknown signing key %.40q", text)
+}
 
 // SignerInfo is the word at 0x48 of a report: bits 4:2 SIGNING_KEY, bit 1
 // MASK_CHIP_KEY, bit 0 AUTHOR_KEY_EN, 31:5 reserved.

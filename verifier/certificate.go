@@ -4,16 +4,12 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"strings"
-	"time"
-
-	"github.com/google/go-sev-guest/verify/trust"
 )
 
 // simulatedMark stands in every subject of a simulated chain.
@@ -38,24 +34,42 @@ func ParseCertificate(data []byte) (*x509.Certificate, error) {
 	return cert, nil
 }
 
-// ParseSimulatedChain reads the ASK and the ARK of a simulated PSP, in PEM and
-// in this order. A chain whose names do not say SIMULATED is refused, AMD's
-// own among them.
-func ParseSimulatedChain(data []byte) ([]*x509.Certificate, error) {
+// SimulatedChain is what vouches for a simulated PSP.
+type SimulatedChain struct {
+	ASK, ARK *x509.Certificate
+	CRL      *x509.RevocationList // nil where there is none
+}
+
+// ParseSimulatedChain reads the ASK and the ARK of a simulated PSP and, where
+// there is one, its revocation list, in PEM and in this order. A chain whose
+// names do not say SIMULATED is refused, AMD's own among them.
+func ParseSimulatedChain(data []byte) (*SimulatedChain, error) {
+	var c SimulatedChain
+	if i := bytes.Index(data, []byte("-----BEGIN "+crlBlock)); i >= 0 {
+		list, err := ParseCRL(data[i:])
+		if err != nil {
+			return nil, fmt.Errorf("simulated chain: %w", err)
+		}
+		c.CRL, data = list, data[:i]
+	}
 	certs, err := parsePEM(data)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("simulated chain: %w", err)
 	}
 	if len(certs) != 2 {
 		return nil, fmt.Errorf("simulated chain: %d certificates, want ASK and ARK", len(certs))
 	}
-	for _, c := range certs {
-		if !strings.Contains(c.Subject.CommonName, simulatedMark) {
-			return nil, fmt.Errorf("simulated chain: %q does not say %s", c.Subject.CommonName, simulatedMark)
+	for _, cert := range certs {
+		if !strings.Contains(cert.Subject.CommonName, simulatedMark) {
+			return nil, fmt.Errorf("simulated chain: %q does not say %s", cert.Subject.CommonName, simulatedMark)
 		}
 	}
-	return certs, nil
+	c.ASK, c.ARK = certs[0], certs[1]
+	return &c, nil
 }
+
+// ParseChain reads certificates in PEM, such as AMD's KDS gives: ASK, then ARK.
+func ParseChain(data []byte) ([]*x509.Certificate, error) { return parsePEM(data) }
 
 func parsePEM(data []byte) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
@@ -77,65 +91,6 @@ func parsePEM(data []byte) ([]*x509.Certificate, error) {
 		return nil, errors.New("not certificates in PEM")
 	}
 	return certs, nil
-}
-
-// amdChain returns the ASK (for a VLEK the ASVK) and the ARK of a product, as
-// go-sev-guest pins them.
-func amdChain(p Product, key SigningKey) ([]*x509.Certificate, error) {
-	file := map[Product]map[SigningKey][]byte{
-		Milan: {VCEK: trust.AskArkMilanVcekBytes, VLEK: trust.AskArkMilanVlekBytes},
-		Genoa: {VCEK: trust.AskArkGenoaVcekBytes, VLEK: trust.AskArkGenoaVlekBytes},
-		Turin: {VCEK: trust.AskArkTurinVcekBytes, VLEK: trust.AskArkTurinVlekBytes},
-	}[p][key]
-	certs, err := parsePEM(file)
-	if err != nil {
-		return nil, fmt.Errorf("AMD's roots of %v for a %v: %w", p, key, err)
-	}
-	if len(certs) != 2 {
-		return nil, fmt.Errorf("AMD's roots of %v for a %v: %d certificates, want 2", p, key, len(certs))
-	}
-	return certs, nil
-}
-
-// checkLink checks that parent signed child, as AMD does: RSASSA-PSS with
-// SHA-384 under a key of 4096 bits, names that fit, nothing critical unknown.
-func checkLink(child, parent *x509.Certificate) error {
-	name := child.Subject.CommonName
-	if key, ok := parent.PublicKey.(*rsa.PublicKey); !ok || key.N.BitLen() != 4096 {
-		return fmt.Errorf("%q: its key is not RSA of 4096 bits", parent.Subject.CommonName)
-	}
-	if child.SignatureAlgorithm != x509.SHA384WithRSAPSS {
-		return fmt.Errorf("%q: signed with %v, want RSASSA-PSS with SHA-384", name, child.SignatureAlgorithm)
-	}
-	if !bytes.Equal(child.RawIssuer, parent.RawSubject) {
-		return fmt.Errorf("%q: its issuer is %q, not %q", name, child.Issuer.CommonName, parent.Subject.CommonName)
-	}
-	if len(child.UnhandledCriticalExtensions) != 0 {
-		return fmt.Errorf("%q: unknown critical extension %v", name, child.UnhandledCriticalExtensions[0])
-	}
-	if err := child.CheckSignatureFrom(parent); err != nil {
-		return fmt.Errorf("%q is not signed by %q: %w", name, parent.Subject.CommonName, err)
-	}
-	return nil
-}
-
-// checkChain checks leaf, ASK and ARK, the ARK being trusted by its place.
-func checkChain(leaf, ask, ark *x509.Certificate) error {
-	if !ask.IsCA || !ark.IsCA || leaf.IsCA {
-		return errors.New("the chain's basic constraints do not say CA above, and no CA at its end")
-	}
-	return errors.Join(checkLink(ark, ark), checkLink(ask, ark), checkLink(leaf, ask))
-}
-
-func validAt(t time.Time, certs ...*x509.Certificate) error {
-	var errs []error
-	for _, c := range certs {
-		if t.Before(c.NotBefore) || t.After(c.NotAfter) {
-			errs = append(errs, fmt.Errorf("%q is valid from %s to %s", c.Subject.CommonName,
-				c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339)))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // Extensions of VCEK and VLEK.
@@ -164,14 +119,15 @@ type endorsement struct {
 	simulated bool
 	product   Product
 	tcb       TCB
-	hwid      []byte // VCEK: 64 bytes, 8 on Turin
-	cspID     string // VLEK
+	chipID    [64]byte // VCEK: its HWID, zeros behind
+	cspID     string   // VLEK
+	id        [32]byte // SHA-256 of the certificate
 }
 
 // newEndorsement reads the certificate of a VCEK or VLEK. It checks form
 // alone: no signature, no date.
-func newEndorsement(cert *x509.Certificate) (endorsement, error) {
-	e := endorsement{cert: cert}
+func newEndorsement(cert *x509.Certificate) (*endorsement, error) {
+	e := &endorsement{cert: cert}
 	name, simulated := strings.CutPrefix(cert.Subject.CommonName, simulatedMark+"-")
 	e.simulated = simulated
 	switch name {
@@ -180,10 +136,10 @@ func newEndorsement(cert *x509.Certificate) (endorsement, error) {
 	case "SEV-VLEK":
 		e.key = VLEK
 	default:
-		return endorsement{}, fmt.Errorf("subject %.80q is neither SEV-VCEK nor SEV-VLEK", cert.Subject.CommonName)
+		return nil, fmt.Errorf("subject %.80q is neither SEV-VCEK nor SEV-VLEK", cert.Subject.CommonName)
 	}
 	if key, ok := cert.PublicKey.(*ecdsa.PublicKey); !ok || key.Curve != elliptic.P384() {
-		return endorsement{}, errors.New("its key is not ECDSA on P-384")
+		return nil, errors.New("its key is not ECDSA on P-384")
 	}
 	values := map[string][]byte{}
 	for _, ext := range cert.Extensions { // crypto/x509 has refused duplicates
@@ -192,14 +148,14 @@ func newEndorsement(cert *x509.Certificate) (endorsement, error) {
 		}
 	}
 	if err := e.readNames(values); err != nil {
-		return endorsement{}, err
+		return nil, err
 	}
 	if err := e.readTCB(values); err != nil {
-		return endorsement{}, err
+		return nil, err
 	}
 	delete(values, oidStructVersion)
 	for id := range values {
-		return endorsement{}, fmt.Errorf("unknown extension %s", id)
+		return nil, fmt.Errorf("unknown extension %s", id)
 	}
 	return e, nil
 }
@@ -223,14 +179,12 @@ func (e *endorsement) readNames(values map[string][]byte) error {
 			return fmt.Errorf("extension %s (CSP_ID): %w", oidCSPID, err)
 		}
 	} else {
-		want := 64
-		if e.product == Turin {
-			want = 8
-		}
-		if len(hwid) != want {
+		if want := e.product.hwidSize(); len(hwid) != want {
 			return fmt.Errorf("extension %s (HWID): %d bytes, want %d on %v", oidHWID, len(hwid), want, e.product)
 		}
-		e.hwid = hwid
+		if copy(e.chipID[:], hwid); e.chipID == [64]byte{} {
+			return fmt.Errorf("extension %s (HWID): zero is no chip's", oidHWID)
+		}
 	}
 	for _, id := range []string{oidProductName, oidHWID, oidCSPID} {
 		delete(values, id)

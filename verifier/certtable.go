@@ -71,7 +71,8 @@ func (t CertificateTable) Bytes() []byte { return t.raw }
 
 // ParseCertificateTable reads a certificate table of at most 64 KiB. No bytes
 // at all are a table without entries. Offsets and lengths are the host's and
-// checked in 64 bits; certificates are not parsed.
+// checked in 64 bits, and no two entries share a byte; certificates are not
+// parsed.
 //
 // Source: AMD 56421 rev 2.03 (GHCB), section 4.1.8.1, table 7.
 //
@@ -85,14 +86,14 @@ func ParseCertificateTable(data []byte) (CertificateTable, error) {
 		return CertificateTable{}, nil
 	}
 	if len(data) > evidence.MaxCertificates {
-		return CertificateTable{}, fmt.Errorf("certificate table: %d bytes, more than %d", len(data), evidence.MaxCertificates)
+		return CertificateTable{}, tableError("%d bytes, more than %d", len(data), evidence.MaxCertificates)
 	}
 	t := CertificateTable{raw: data}
 	type span struct{ offset, length uint64 }
 	var spans []span
 	for at := 0; ; at += certificateEntrySize {
 		if len(data)-at < certificateEntrySize {
-			return CertificateTable{}, fmt.Errorf("certificate table: offset 0x%x: ends without an entry of zeros", at)
+			return CertificateTable{}, tableError("offset 0x%x: ends without an entry of zeros", at)
 		}
 		guid := GUID(data[at:])
 		s := span{
@@ -101,12 +102,12 @@ func ParseCertificateTable(data []byte) (CertificateTable, error) {
 		}
 		if guid == (GUID{}) {
 			if s != (span{}) {
-				return CertificateTable{}, fmt.Errorf("certificate table: offset 0x%x: last entry has offset 0x%x and length 0x%x, want zeros", at, s.offset, s.length)
+				return CertificateTable{}, tableError("offset 0x%x: last entry has offset 0x%x and length 0x%x, want zeros", at, s.offset, s.length)
 			}
 			break
 		}
 		if len(spans) == maxCertificateEntries {
-			return CertificateTable{}, fmt.Errorf("certificate table: offset 0x%x: more than %d entries", at, maxCertificateEntries)
+			return CertificateTable{}, tableError("offset 0x%x: more than %d entries", at, maxCertificateEntries)
 		}
 		spans = append(spans, s)
 		t.Entries = append(t.Entries, CertificateEntry{GUID: guid})
@@ -114,10 +115,20 @@ func ParseCertificateTable(data []byte) (CertificateTable, error) {
 	first := uint64(len(spans)+1) * certificateEntrySize
 	for i, s := range spans {
 		if s.offset < first || s.offset+s.length > uint64(len(data)) {
-			return CertificateTable{}, fmt.Errorf("certificate table: offset 0x%x: entry %s: data at 0x%x, 0x%x bytes, is not within 0x%x to 0x%x",
+			return CertificateTable{}, tableError("offset 0x%x: entry %s: data at 0x%x, 0x%x bytes, is not within 0x%x to 0x%x",
 				i*certificateEntrySize, t.Entries[i].Name(), s.offset, s.length, first, len(data))
+		}
+		for j, other := range spans[:i] {
+			if s.offset < other.offset+other.length && other.offset < s.offset+s.length {
+				return CertificateTable{}, tableError("offset 0x%x: entry %s: data at 0x%x, 0x%x bytes, overlaps that of entry %d",
+					i*certificateEntrySize, t.Entries[i].Name(), s.offset, s.length, j)
+			}
 		}
 		t.Entries[i].Data = data[s.offset : s.offset+s.length]
 	}
 	return t, nil
+}
+
+func tableError(format string, args ...any) error {
+	return &FormatError{Code: CodeTable, Reason: fmt.Sprintf(format, args...)}
 }

@@ -45,7 +45,7 @@ func newAuthority(t *testing.T, prefix string) authority {
 		*key = k
 	}
 	ca := func(name string) *x509.Certificate {
-		return &x509.Certificate{Subject: pkix.Name{CommonName: prefix + name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+		return &x509.Certificate{Subject: pkix.Name{CommonName: prefix + name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, SubjectKeyId: []byte(name)}
 	}
 	ark := ca("ARK-Milan")
 	a.ark = certify(t, ark, ark, a.arkKey.Public(), a.arkKey)
@@ -59,6 +59,24 @@ func (a authority) chain() []byte {
 		b = append(b, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
 	}
 	return b
+}
+
+// crl is a list of the ARK's that names serials.
+func (a authority) crl(t *testing.T, from, until time.Time, serials ...int64) *x509.RevocationList {
+	t.Helper()
+	template := &x509.RevocationList{SignatureAlgorithm: x509.SHA384WithRSAPSS, Number: big.NewInt(1), ThisUpdate: from, NextUpdate: until}
+	for _, n := range serials {
+		template.RevokedCertificateEntries = append(template.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: big.NewInt(n), RevocationTime: from})
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, template, a.ark, a.arkKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := verifier.ParseCRL(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
 }
 
 func certify(t *testing.T, template, parent *x509.Certificate, public crypto.PublicKey, key *rsa.PrivateKey) *x509.Certificate {
@@ -112,7 +130,7 @@ func resign(t *testing.T, report [port.ReportSize]byte, key *ecdsa.PrivateKey) [
 
 // newForger returns a simulated processor and the certificate of its VCEK, and
 // an authority of the tests' own with its chain, which certifies what it likes.
-func newForger(t *testing.T) (psp *simpsp.PSP, genuine *x509.Certificate, mine authority, chain []*x509.Certificate) {
+func newForger(t *testing.T) (psp *simpsp.PSP, genuine *x509.Certificate, mine authority, chain *verifier.SimulatedChain) {
 	t.Helper()
 	psp, err := simpsp.Load(filepath.Join(t.TempDir(), "psp"))
 	if err != nil {
@@ -125,6 +143,7 @@ func newForger(t *testing.T) (psp *simpsp.PSP, genuine *x509.Certificate, mine a
 	if chain, err = verifier.ParseSimulatedChain(mine.chain()); err != nil {
 		t.Fatal(err)
 	}
+	chain.CRL = mine.crl(t, time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
 	return psp, genuine, mine, chain
 }
 
@@ -162,13 +181,13 @@ func TestWrongCertificates(t *testing.T) {
 		{"TCB", mine.vcek(t, vcek, key, genuine, change("1.3.3", 23)), []verifier.Code{"certificate.tcb"}},
 		{"chip", mine.vcek(t, vcek, key, genuine, change("1.4", bytes.Repeat([]byte{1}, 64))), []verifier.Code{"certificate.chip-id"}},
 		{"product", mine.vcek(t, vcek, key, genuine, change("1.2", asn1.RawValue{Tag: asn1.TagIA5String, Bytes: []byte("Genoa-B0")})), []verifier.Code{"certificate.product"}},
-		{"unknown product", mine.vcek(t, vcek, key, genuine, change("1.2", asn1.RawValue{Tag: asn1.TagIA5String, Bytes: []byte("Zen-9")})), []verifier.Code{"certificate.chain"}},
-		{"level out of range", mine.vcek(t, vcek, key, genuine, change("1.3.3", 256)), []verifier.Code{"certificate.chain"}},
+		{"unknown product", mine.vcek(t, vcek, key, genuine, change("1.2", asn1.RawValue{Tag: asn1.TagIA5String, Bytes: []byte("Zen-9")})), []verifier.Code{"certificate.form"}},
+		{"level out of range", mine.vcek(t, vcek, key, genuine, change("1.3.3", 256)), []verifier.Code{"certificate.form"}},
 		{"AMD's name", mine.vcek(t, "SEV-VCEK", key, genuine, same), []verifier.Code{"certificate.chain"}},
-		{"another name", mine.vcek(t, "SIMULATED-SEV-VLEK2", key, genuine, same), []verifier.Code{"certificate.chain"}},
+		{"another name", mine.vcek(t, "SIMULATED-SEV-VLEK2", key, genuine, same), []verifier.Code{"certificate.form"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := verifier.Policy{Time: time.Now(), SimulatedChain: chain, VCEK: tt.cert, AuthenticityOnly: true}
+			p := verifier.Policy{Time: time.Now(), Simulated: chain, VCEK: tt.cert, AuthenticityOnly: true}
 			if diff := cmp.Diff(tt.fails, failures(verify(t, in, p))); diff != "" {
 				t.Errorf("failures (-want +got):\n%s", diff)
 			}
@@ -179,7 +198,7 @@ func TestWrongCertificates(t *testing.T) {
 		if _, err := verifier.ParseSimulatedChain(forger.chain()); err == nil {
 			t.Error("a chain that does not say SIMULATED was taken")
 		}
-		p := verifier.Policy{Time: time.Now(), VCEK: forger.vcek(t, "SEV-VCEK", key, genuine, same), AuthenticityOnly: true}
+		p := verifier.Policy{Time: time.Now(), VCEK: forger.vcek(t, "SEV-VCEK", key, genuine, same), AuthenticityOnly: true, Revocation: verifier.RevocationOff}
 		if r := verify(t, in, p); r.Verdict != verifier.Forged || r.With(verifier.Fail)[0].Code != verifier.CodeChain {
 			t.Errorf("verdict %v, %v", r.Verdict, failures(r))
 		}
@@ -221,7 +240,7 @@ func TestCertificateSlots(t *testing.T) {
 			table := guest.Certificates()
 			tt.change(table)
 			in := parse(t, append(bytes.Clone(report[:]), table...))
-			p := verifier.Policy{Time: time.Now(), SimulatedChain: chain, AuthenticityOnly: true}
+			p := verifier.Policy{Time: time.Now(), Simulated: chain, AuthenticityOnly: true}
 			if r := verify(t, in, p); r.Verdict != tt.verdict {
 				t.Errorf("verdict %v, want %v: %v", r.Verdict, tt.verdict, failures(r))
 			}
@@ -248,16 +267,17 @@ func BenchmarkVerify(b *testing.B) {
 	raw := guest.Report([64]byte{}, 0)
 	data := append(raw[:], guest.Certificates()...)
 	p := verifier.Policy{
-		Time: time.Now(), SimulatedChain: chain, HostData: new([32]byte), ReportData: new([64]byte),
+		Time: time.Now(), Simulated: chain, HostData: new([32]byte), ReportData: new([64]byte), Products: anyProduct(),
 		References: []verifier.Reference{{Measurement: measure.Digest{1}}},
 	}
+	judge := verifier.New(nil)
 	b.Run("kattest", func(b *testing.B) {
 		for b.Loop() {
 			in, err := verifier.ParseInput(data)
 			if err != nil {
 				b.Fatal(err)
 			}
-			if r, err := verifier.Verify(in, p); err != nil || r.Verdict != verifier.Verified {
+			if r, err := judge.Verify(b.Context(), in, p); err != nil || r.Verdict != verifier.Verified {
 				b.Fatal(r.Verdict, err)
 			}
 		}

@@ -120,7 +120,7 @@ func TestIDBlock(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := verifier.Policy{
-				Time: time.Now(), SimulatedChain: chain, VCEK: vcek, ReportData: new([64]byte), HostData: new([32]byte),
+				Time: time.Now(), Simulated: chain, Products: anyProduct(), VCEK: vcek, ReportData: new([64]byte), HostData: new([32]byte),
 				References: []verifier.Reference{{Measurement: measurement}},
 			}
 			tt.demand(&p)
@@ -174,7 +174,7 @@ func TestForgedIDBlock(t *testing.T) {
 			report := none
 			tt.change(report[:])
 			p := verifier.Policy{
-				Time: time.Now(), SimulatedChain: chain, VCEK: vcek, ReportData: new([64]byte), HostData: new([32]byte), WithoutMeasurement: true,
+				Time: time.Now(), Simulated: chain, Products: anyProduct(), VCEK: vcek, ReportData: new([64]byte), HostData: new([32]byte), WithoutMeasurement: true,
 				IDKeys: []idblock.KeyDigest{trusted}, AuthorKeys: []idblock.KeyDigest{trusted},
 			}
 			r := verify(t, parse(t, resign(t, report, key)), p)
@@ -187,7 +187,7 @@ func TestForgedIDBlock(t *testing.T) {
 			// Without the processor's key the change breaks the signature.
 			p.VCEK = genuine
 			var err error
-			if p.SimulatedChain, err = verifier.ParseSimulatedChain(psp.Chain()); err != nil {
+			if p.Simulated, err = verifier.ParseSimulatedChain(psp.Chain()); err != nil {
 				t.Fatal(err)
 			}
 			if r := verify(t, parse(t, report[:]), p); r.Verdict != verifier.Forged {

@@ -16,8 +16,10 @@ const (
 	Turin
 )
 
-// Products are the known ones.
 var products = []Product{Milan, Genoa, Turin}
+
+// Products returns the known products.
+func Products() []Product { return append([]Product(nil), products...) }
 
 func (p Product) String() string {
 	switch p {
@@ -32,8 +34,28 @@ func (p Product) String() string {
 	}
 }
 
+// hwidSize is the size of the HWID in a VCEK's certificate, in bytes: what of
+// CHIP_ID is not zero.
+func (p Product) hwidSize() int {
+	if p == Turin {
+		return 8
+	}
+	return 64
+}
+
 // MarshalText returns the product's name.
 func (p Product) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText reads a product's name, without a stepping, or unknown.
+func (p *Product) UnmarshalText(text []byte) error {
+	for _, known := range append([]Product{UnknownProduct}, products...) {
+		if known.String() == string(text) {
+			*p = known
+			return nil
+		}
+	}
+	return fmt.Errorf("unknown product %.40q", text)
+}
 
 // ParseProduct reads a product's name, such as Milan, with or without a
 // stepping behind a dash (Milan-B0), as certificates give it.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/kraudcloud/kattest/measure"
 )
@@ -61,6 +62,11 @@ type Report struct {
 // FirmwareVersion is the version of the SNP firmware.
 type FirmwareVersion struct{ Major, Minor, Build byte }
 
+// before reports whether v is an older version than other.
+func (v FirmwareVersion) before(other FirmwareVersion) bool {
+	return slices.Compare([]byte{v.Major, v.Minor, v.Build}, []byte{other.Major, other.Minor, other.Build}) < 0
+}
+
 func (v FirmwareVersion) String() string { return fmt.Sprintf("%d.%d.%d", v.Major, v.Minor, v.Build) }
 
 // Bytes returns the report as it was read.
@@ -116,15 +122,12 @@ func (r Report) Product() (Product, error) {
 //	0x330   368   reserved
 func ParseReport(data []byte) (Report, error) {
 	if len(data) != ReportSize {
-		return Report{}, fmt.Errorf("report: %d bytes, want %d", len(data), ReportSize)
+		return Report{}, &FormatError{Code: CodeSize, Expected: fmt.Sprint(ReportSize), Found: fmt.Sprintf("%d bytes", len(data))}
 	}
 	le := binary.LittleEndian
 	version := le.Uint32(data)
 	if version < MinVersion || version > MaxVersion {
-		return Report{}, fmt.Errorf("report: VERSION (bytes 0x000 to 0x003): %d, want %d to %d", version, MinVersion, MaxVersion)
-	}
-	if err := checkReserved(data, version); err != nil {
-		return Report{}, fmt.Errorf("report: %w", err)
+		return Report{}, &FormatError{Code: CodeVersion, Expected: fmt.Sprintf("%d to %d", MinVersion, MaxVersion), Found: fmt.Sprint(version)}
 	}
 	r := Report{
 		Version:         version,
@@ -157,8 +160,8 @@ func ParseReport(data []byte) (Report, error) {
 		CurrentMit:      le.Uint64(data[0x200:]),
 		raw:             [ReportSize]byte(data),
 	}
-	if err := r.checkValues(); err != nil {
-		return Report{}, fmt.Errorf("report: %w", err)
+	if err := errors.Join(checkReserved(data, version), r.checkValues()); err != nil {
+		return Report{}, err
 	}
 	return r, nil
 }
@@ -186,7 +189,10 @@ func checkReserved(data []byte, version uint32) error {
 	for _, r := range ranges {
 		for i := r[0]; i < r[1]; i++ {
 			if data[i] != 0 {
-				errs = append(errs, fmt.Errorf("byte 0x%03x: reserved in version %d (0x%03x to 0x%03x), but 0x%02x", i, version, r[0], r[1]-1, data[i]))
+				errs = append(errs, &FormatError{
+					Code: CodeReserved, Bytes: Range{r[0], r[1] - r[0]},
+					Expected: fmt.Sprintf("zeros, reserved in version %d", version), Found: fmt.Sprintf("0x%02x at byte 0x%03x", data[i], i),
+				})
 				break
 			}
 		}
@@ -197,13 +203,13 @@ func checkReserved(data []byte, version uint32) error {
 func (r Report) checkValues() error {
 	var errs []error
 	if r.SignatureAlgo != algoECDSAP384 {
-		errs = append(errs, fmt.Errorf("SIGNATURE_ALGO (bytes 0x034 to 0x037): %d, want %d (ECDSA P-384 with SHA-384)", r.SignatureAlgo, algoECDSAP384))
+		errs = append(errs, &FormatError{Code: CodeAlgorithm, Expected: fmt.Sprintf("%d (ECDSA P-384 with SHA-384)", algoECDSAP384), Found: fmt.Sprint(r.SignatureAlgo)})
 	}
 	if r.SignerInfo>>5 != 0 {
-		errs = append(errs, fmt.Errorf("SIGNER_INFO (bytes 0x048 to 0x04b): 0x%x: bits 31:5 are reserved", uint32(r.SignerInfo)))
+		errs = append(errs, &FormatError{Code: CodeSigner, Expected: "bits 31:5 clear", Found: fmt.Sprintf("0x%x", uint32(r.SignerInfo))})
 	}
 	if r.VMPL > 3 {
-		errs = append(errs, fmt.Errorf("VMPL (bytes 0x030 to 0x033): %d, want 0 to 3", r.VMPL))
+		errs = append(errs, &FormatError{Code: CodeLevel, Expected: "0 to 3", Found: fmt.Sprint(r.VMPL)})
 	}
 	return errors.Join(errs...)
 }

@@ -1,9 +1,13 @@
 package verifier
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+
+	"github.com/kraudcloud/kattest/guest/evidence"
 )
 
 // MediaType names this version of the result's format.
@@ -12,7 +16,7 @@ const MediaType = "application/vnd.kattest.result.v1+json"
 // Outcome is how a check ended.
 type Outcome int
 
-// The outcomes. The zero value is none.
+// The outcomes. The zero value is none, and never a success.
 const (
 	_       Outcome = iota
 	Pass            // found what was expected
@@ -41,63 +45,23 @@ func (o Outcome) MarshalText() ([]byte, error) {
 	return []byte(o.String()), nil
 }
 
-// Code names a check. Codes are stable; docs/spec/result.md says what each means.
-type Code string
-
-// The checks, in the order in which they stand in a result.
-const (
-	CodeCertificate  Code = "certificate"            // one was given for the report's signing key
-	CodeKey          Code = "certificate.key"        // its kind is the report's SIGNING_KEY
-	CodeProduct      Code = "certificate.product"    // its product is the report's
-	CodeChain        Code = "certificate.chain"      // signed under a root that is trusted
-	CodeValidity     Code = "certificate.validity"   // at the time of judgement
-	CodeRevocation   Code = "certificate.revocation" // revocation lists
-	CodeCertTCB      Code = "certificate.tcb"        // its TCB is the reported one
-	CodeChipID       Code = "certificate.chip-id"    // VCEK: its HWID is CHIP_ID
-	CodeCSPID        Code = "certificate.csp-id"     // VLEK: the provider
-	CodeSignature    Code = "signature"              // over the report's raw bytes
-	CodeNonce        Code = "nonce"                  // the evidence carries the verifier's
-	CodeTLSKey       Code = "tls-key"                // the connection ends at the evidence's key
-	CodeReportData   Code = "report-data"            // binds the evidence, or is the given one
-	CodeMeasurement  Code = "measurement"            // which boot stack
-	CodeIDKey        Code = "id-block.id-key"        // who signed the ID block
-	CodeAuthorKey    Code = "id-block.author-key"    // who signed its key
-	CodeFamilyID     Code = "id-block.family-id"     // what the ID block says
-	CodeImageID      Code = "id-block.image-id"      // the same
-	CodeGuestSVN     Code = "id-block.guest-svn"     // the same, a least version
-	CodeHostData     Code = "host-data"              // which workload
-	CodeVMPL         Code = "vmpl"                   // who in the guest asked
-	CodeDebug        Code = "policy.debug"           // the host cannot read the guest
-	CodeMigration    Code = "policy.migration"       // no migration agent
-	CodePolicyBits   Code = "policy.bits"            // required and forbidden bits, reserved bits
-	CodeCommittedTCB Code = "tcb.committed"          // no firmware that can be rolled back
-	CodeMinimumTCB   Code = "tcb.minimum"            // levels that are demanded
-)
-
-// class groups checks by what their failure means for the exit code.
-type class int
-
-const (
-	classPolicy class = iota
-	classSignature
-	classCollateral
-)
-
-func (c Code) class() class {
-	switch c {
-	case CodeCertificate:
-		return classCollateral
-	case CodeKey, CodeProduct, CodeChain, CodeValidity, CodeRevocation, CodeCertTCB, CodeChipID, CodeSignature, CodeTLSKey:
-		return classSignature
-	default:
-		return classPolicy
+// UnmarshalText reads an outcome's name.
+func (o *Outcome) UnmarshalText(text []byte) error {
+	for known := Pass; known <= Skipped; known++ {
+		if known.String() == string(text) {
+			*o = known
+			return nil
+		}
 	}
+	return fmt.Errorf("unknown outcome %.40q", text)
 }
 
 // Check is one check and its outcome.
 type Check struct {
 	Code     Code    `json:"code"`
 	Outcome  Outcome `json:"outcome"`
+	Field    string  `json:"field,omitempty"` // by AMD's name
+	Bytes    *Range  `json:"bytes,omitempty"` // of the report
 	Expected string  `json:"expected,omitempty"`
 	Found    string  `json:"found,omitempty"`
 	Reason   string  `json:"reason,omitempty"` // why it failed or was left out, what it matched
@@ -107,14 +71,15 @@ type Check struct {
 // Verdict sums up the checks.
 type Verdict int
 
-// The verdicts. The zero value is none.
+// The verdicts. The zero value is none, and never a success.
 const (
 	_           Verdict = iota
 	Verified            // all checks pass, but for those that stand as skipped
 	Authentic           // signature and chain alone were judged, and hold
 	Mismatch            // a check of what the report says failed
 	Forged              // signature, certificate or chain do not hold
-	Unavailable         // no certificate to judge the signature with
+	Unavailable         // no certificate or revocation list to judge with
+	Malformed           // the input is not a report nor evidence
 )
 
 func (v Verdict) String() string {
@@ -129,6 +94,8 @@ func (v Verdict) String() string {
 		return "not-authentic"
 	case Unavailable:
 		return "unavailable"
+	case Malformed:
+		return "malformed"
 	default:
 		return fmt.Sprintf("verdict %d", int(v))
 	}
@@ -136,57 +103,111 @@ func (v Verdict) String() string {
 
 // MarshalText returns the verdict's name.
 func (v Verdict) MarshalText() ([]byte, error) {
-	if v < Verified || v > Unavailable {
+	if v < Verified || v > Malformed {
 		return nil, errors.New("a result without a verdict")
 	}
 	return []byte(v.String()), nil
 }
 
-// Result is what Verify found.
+// UnmarshalText reads a verdict's name.
+func (v *Verdict) UnmarshalText(text []byte) error {
+	for known := Verified; known <= Malformed; known++ {
+		if known.String() == string(text) {
+			*v = known
+			return nil
+		}
+	}
+	return fmt.Errorf("unknown verdict %.40q", text)
+}
+
+// Result is what was found. It is documented in docs/spec/result.md.
 type Result struct {
 	MediaType string  `json:"mediaType"`
+	Subject   string  `json:"subject,omitempty"` // what was judged: a file's name
 	Verdict   Verdict `json:"verdict"`
 	// Simulated says that a simulated PSP signed the report, whether it was
 	// trusted or not: nothing of this holds for AMD hardware.
-	Simulated        bool       `json:"simulated"`
-	AuthenticityOnly bool       `json:"authenticityOnly"`
-	Time             time.Time  `json:"time"` // at which certificates were judged
-	Product          Product    `json:"product"`
-	SigningKey       SigningKey `json:"signingKey"`
-	Checks           []Check    `json:"checks"`
+	Simulated        bool      `json:"simulated"`
+	AuthenticityOnly bool      `json:"authenticityOnly"`
+	Time             time.Time `json:"time"` // at which certificates were judged
+	// Product and SigningKey are unknown and VCEK where the input is malformed.
+	Product    Product    `json:"product"`
+	SigningKey SigningKey `json:"signingKey"`
+	// Claims is what the report says, nil where it could not be read. It is to
+	// be believed only as far as the verdict goes.
+	Claims *Claims `json:"claims,omitempty"`
+	Checks []Check `json:"checks"`
 }
 
-// result sums up: a broken signature is the worst, then a mismatch, which no
-// certificate would mend, then a certificate that could not be had.
-func (v *verification) result() Result {
-	r := Result{
-		MediaType:        MediaType,
-		Verdict:          Verified,
-		Simulated:        v.simulated,
-		AuthenticityOnly: v.policy.AuthenticityOnly,
-		Time:             v.policy.Time.UTC().Truncate(time.Second),
-		Product:          v.product,
-		SigningKey:       v.in.Report.SignerInfo.SigningKey(),
-		Checks:           v.checks,
+// Claims is what a report says of itself.
+type Claims struct {
+	Version     uint32       `json:"version"`
+	VMPL        uint32       `json:"vmpl"`
+	GuestSVN    uint32       `json:"guestSVN"`
+	Policy      evidence.Hex `json:"policy"`       // 8 bytes, big-endian
+	Platform    evidence.Hex `json:"platformInfo"` // 8 bytes, big-endian
+	Measurement evidence.Hex `json:"measurement"`
+	HostData    evidence.Hex `json:"hostData"`
+	ReportData  evidence.Hex `json:"reportData"`
+	ReportID    evidence.Hex `json:"reportID"`
+	ChipID      evidence.Hex `json:"chipID"`
+	ReportedTCB evidence.Hex `json:"reportedTCB"` // as it stands in the report
+}
+
+func (r Report) claims() *Claims {
+	return &Claims{
+		Version: r.Version, VMPL: r.VMPL, GuestSVN: r.GuestSVN,
+		Policy: binary.BigEndian.AppendUint64(nil, uint64(r.Policy)), Platform: binary.BigEndian.AppendUint64(nil, uint64(r.PlatformInfo)),
+		Measurement: r.Measurement[:], HostData: r.HostData[:], ReportData: r.ReportData[:],
+		ReportID: r.ReportID[:], ChipID: r.ChipID[:], ReportedTCB: r.ReportedTCB[:],
 	}
-	if r.AuthenticityOnly {
-		r.Verdict = Authentic
+}
+
+// Refusal is the error that goes with a result which is no success.
+type Refusal struct{ Result Result }
+
+func (e *Refusal) Error() string {
+	var text []string
+	for _, c := range e.Result.With(Fail) {
+		text = append(text, fmt.Sprintf("%s: expected %s, found %s", c.Code, c.Expected, c.Found))
 	}
-	failed := map[class]bool{}
-	for _, c := range r.Checks {
+	return fmt.Sprintf("%v: %s", e.Result.Verdict, strings.Join(text, "; "))
+}
+
+// verdict sums up: a broken signature is the worst, then a mismatch, which no
+// certificate would mend, then collateral that could not be had. A check that
+// neither passed nor was left out has failed, and without a signature that
+// passed there is no success.
+func verdict(checks []Check, authenticityOnly bool) Verdict {
+	failed, signed := map[Class]bool{}, false
+	for _, c := range checks {
 		if c.Outcome != Pass && c.Outcome != Skipped {
-			failed[c.Code.class()] = true
+			failed[c.Code.info().Class] = true
 		}
+		signed = signed || c.Code == CodeSignature && c.Outcome == Pass
 	}
 	switch {
-	case failed[classSignature]:
-		r.Verdict = Forged
-	case failed[classPolicy]:
-		r.Verdict = Mismatch
-	case failed[classCollateral]:
-		r.Verdict = Unavailable
+	case failed[ClassFormat]:
+		return Malformed
+	case failed[ClassSignature]:
+		return Forged
+	case failed[ClassPolicy]:
+		return Mismatch
+	case failed[ClassCollateral] || !signed:
+		return Unavailable
+	case authenticityOnly:
+		return Authentic
+	default:
+		return Verified
 	}
-	return r
+}
+
+// err returns nil for a success alone.
+func (r Result) err() error {
+	if r.Verdict == Verified || r.Verdict == Authentic && r.AuthenticityOnly {
+		return nil
+	}
+	return &Refusal{r}
 }
 
 // With returns the checks of one outcome.

@@ -47,7 +47,7 @@ func TestSimulated(t *testing.T) {
 		fails   []verifier.Code
 	}{
 		{"good", input(psp, good, 0, 0x30000), nil, verifier.Verified, nil},
-		{"not trusted", input(psp, good, 0, 0x30000), func(p *verifier.Policy) { p.SimulatedChain = nil }, verifier.Forged, []verifier.Code{"certificate.chain"}},
+		{"not trusted", input(psp, good, 0, 0x30000), func(p *verifier.Policy) { p.Simulated = nil }, verifier.Forged, []verifier.Code{"certificate.chain"}},
 		{"another chip's certificate", input(stranger, good, 0, 0x30000), nil, verifier.Forged, []verifier.Code{"certificate.chip-id", "signature"}},
 		{"replayed", input(psp, good, 0, 0x30000), func(p *verifier.Policy) { p.Nonce = []byte("another nonce...") }, verifier.Mismatch, []verifier.Code{"nonce"}},
 		{"other spec", input(psp, good, 0, 0x30000), func(p *verifier.Policy) { p.HostData = &[32]byte{9} }, verifier.Mismatch, []verifier.Code{"host-data"}},
@@ -55,14 +55,16 @@ func TestSimulated(t *testing.T) {
 		{"other vCPUs", input(psp, good, 0, 0x30000), func(p *verifier.Policy) { p.VCPUs = 2 }, verifier.Mismatch, []verifier.Code{"measurement"}},
 		{"other TLS key", input(psp, good, 0, 0x30000), func(p *verifier.Policy) { p.TLSKey = []byte("other") }, verifier.Forged, []verifier.Code{"tls-key"}},
 		{"VMPL 1, DEBUG, MIGRATE_MA", input(psp, good, 1, 0xf0000), nil, verifier.Mismatch, []verifier.Code{"vmpl", "policy.debug", "policy.migration"}},
-		{"too low a TCB", input(psp, good, 0, 0x30000), func(p *verifier.Policy) { p.MinimumTCB = &verifier.TCB{SNP: 255} }, verifier.Mismatch, []verifier.Code{"tcb.minimum"}},
+		{"too low a TCB", input(psp, good, 0, 0x30000), func(p *verifier.Policy) {
+			p.Products = map[verifier.Product]verifier.ProductPolicy{verifier.Milan: {Reported: verifier.TCB{SNP: 255}}}
+		}, verifier.Mismatch, []verifier.Code{"tcb.reported"}},
 		{"an empty policy", input(psp, good, 0, 0x30000), func(p *verifier.Policy) {
-			*p = verifier.Policy{Time: p.Time, SimulatedChain: p.SimulatedChain}
-		}, verifier.Mismatch, []verifier.Code{"nonce", "measurement", "host-data"}},
+			*p = verifier.Policy{Time: p.Time, Simulated: p.Simulated}
+		}, verifier.Mismatch, []verifier.Code{"nonce", "measurement", "host-data", "product"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := verifier.Policy{
-				Time: time.Now(), SimulatedChain: chain, Nonce: nonce, HostData: &spec, TLSKey: key,
+				Time: time.Now(), Simulated: chain, Nonce: nonce, HostData: &spec, TLSKey: key, Products: anyProduct(),
 				References: []verifier.Reference{{Measurement: digest, VCPUs: 1, Label: "one vCPU"}},
 			}
 			if tt.change != nil {
@@ -80,7 +82,7 @@ func TestSimulated(t *testing.T) {
 	t.Run("genuine under a simulated chain", func(t *testing.T) {
 		g := readCorpus(t)[0]
 		p := g.policy(t)
-		p.SimulatedChain = chain
+		p.Simulated = chain
 		if r := verify(t, parse(t, g.report), p); r.Verdict != verifier.Forged || r.Simulated {
 			t.Errorf("verdict %v, simulated %v", r.Verdict, r.Simulated)
 		}

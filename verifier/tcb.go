@@ -55,6 +55,26 @@ func (t TCB) AtLeast(floor TCB) bool {
 		t.SNP >= floor.SNP && t.Microcode >= floor.Microcode
 }
 
+// below names the levels that do not reach floor's.
+func (t TCB) below(floor TCB) string {
+	var names []string
+	for _, l := range []struct {
+		name        string
+		have, floor byte
+	}{
+		{"fmc", t.FMC, floor.FMC},
+		{"bootloader", t.Bootloader, floor.Bootloader},
+		{"tee", t.TEE, floor.TEE},
+		{"snp", t.SNP, floor.SNP},
+		{"microcode", t.Microcode, floor.Microcode},
+	} {
+		if l.have < l.floor {
+			names = append(names, fmt.Sprintf("%s (%d, want %d)", l.name, l.have, l.floor))
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
 // String returns the levels as ParseTCB reads them.
 func (t TCB) String() string {
 	s := fmt.Sprintf("bootloader=%d,tee=%d,snp=%d,microcode=%d", t.Bootloader, t.TEE, t.SNP, t.Microcode)

@@ -2,159 +2,124 @@
 // processor signed the report, and whether the report says what a policy
 // demands. Every check stands in the result, with what was expected and found.
 //
-// It judges bytes that it is given and never uses the network. It does not
-// consult revocation lists (the result says so), does not check who signed the
-// reference values that a policy carries, and cannot see what a guest does
-// after its launch: a report tells what was launched, with which firmware.
-// The result's format is documented in docs/spec/result.md.
+// It judges bytes that it is given; what else it needs it asks of a Source. It
+// does not check who signed the reference values that a policy carries, and
+// cannot see what a guest does after its launch: a report tells what was
+// launched, with which firmware. The checks are documented in
+// docs/spec/checks.md, the result's format in docs/spec/result.md.
 package verifier
 
 import (
-	"bytes"
-	"crypto/x509"
+	"context"
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/kraudcloud/kattest/guest/evidence"
-	"github.com/kraudcloud/kattest/measure"
-	"github.com/kraudcloud/kattest/measure/idblock"
 )
 
-// MaxInput is the largest input that ParseInput reads, in bytes.
-const MaxInput = evidence.MaxSize
-
-// Input is what is judged.
-type Input struct {
-	Report Report
-	// Certificates is the certificate table that came with the report; the zero
-	// value where none did.
-	Certificates CertificateTable
-	// Evidence is the guest's answer to a challenge, nil for a bare report.
-	Evidence *evidence.Evidence
+// Verifier judges reports. It remembers the certificates and revocation lists
+// whose signatures it has checked, and is safe for concurrent use.
+type Verifier struct {
+	source Source
+	cache  cache
 }
 
-// ParseInput reads evidence JSON, a report of 1184 bytes, or a report with a
-// certificate table (GHCB) behind it.
-func ParseInput(data []byte) (Input, error) {
-	if len(data) > MaxInput {
-		return Input{}, fmt.Errorf("%d bytes, more than %d", len(data), MaxInput)
-	}
-	// A report begins with its version, never with a brace or white space.
-	if text := bytes.TrimLeft(data, " \t\r\n"); len(text) > 0 && text[0] == '{' {
-		e, err := evidence.Parse(data)
-		if err != nil {
-			return Input{}, err
-		}
-		in, err := newInput(e.Report, e.Certificates)
-		if err != nil {
-			return Input{}, fmt.Errorf("evidence: %w", err)
-		}
-		in.Evidence = &e
-		return in, nil
-	}
-	if len(data) < ReportSize {
-		return Input{}, fmt.Errorf("report: %d bytes, want %d, or evidence in JSON", len(data), ReportSize)
-	}
-	return newInput(data[:ReportSize], data[ReportSize:])
-}
-
-func newInput(report, table []byte) (Input, error) {
-	r, err := ParseReport(report)
-	if err != nil {
-		return Input{}, err
-	}
-	certs, err := ParseCertificateTable(table)
-	if err != nil {
-		return Input{}, err
-	}
-	return Input{Report: r, Certificates: certs}, nil
-}
-
-// Reference is a launch digest that is accepted, or one that is known.
-type Reference struct {
-	Measurement measure.Digest
-	VCPUs       int    // 0 where unknown
-	Label       string // for people: how such a guest is launched
-}
-
-// Policy says what is demanded. Its zero value accepts nothing: whatever is
-// neither given nor left out by a Without… field fails.
-type Policy struct {
-	// Time is when certificates must be valid. The zero value is refused.
-	Time time.Time
-	// VCEK endorses the report in place of the table's certificate, if not nil.
-	VCEK *x509.Certificate
-	// SimulatedChain is the ASK and ARK of a simulated PSP, see
-	// ParseSimulatedChain. Where it is given, nothing else is trusted, AMD's
-	// roots included.
-	SimulatedChain []*x509.Certificate
-	// AuthenticityOnly judges certificates and signature and nothing else.
-	AuthenticityOnly bool
-
-	References []Reference // of which one must match
-	VCPUs      int         // the number of vCPUs that the reference must have; 0 is any
-	ReportData *[64]byte
-	Nonce      []byte // that the evidence must carry
-	TLSKey     []byte // DER SubjectPublicKeyInfo of the connection, nil where there was none
-	HostData   *[32]byte
-	VMPL       uint32
-	// RequiredBits and ForbiddenBits of the guest policy, as a release names
-	// them. DEBUG and MIGRATE_MA are forbidden in any case.
-	RequiredBits, ForbiddenBits GuestPolicy
-	// MinimumTCB must be reached by the reported, committed and launch TCB in
-	// each component. Nil is no minimum, which the result shows.
-	MinimumTCB *TCB
-	// IDKeys and AuthorKeys are the digests of the keys of which one must have
-	// signed the guest's ID block, and one that ID key. Empty is not checked.
-	IDKeys, AuthorKeys []idblock.KeyDigest
-	// FamilyID, ImageID and MinimumGuestSVN are demanded of the ID block, which
-	// needs one of the keys: any host can sign an ID block. Nil and 0 are not
-	// checked.
-	FamilyID, ImageID *[16]byte
-	MinimumGuestSVN   uint32
-	// CSPID must be named by a VLEK.
-	CSPID string
-
-	// What is left out. The result shows each.
-	WithoutMeasurement, WithoutNonce, WithoutHostData, WithoutVMPL bool
-	WithoutDebug, WithoutMigration, WithoutCommitted, WithoutCSPID bool
-}
+// New returns a Verifier that asks source for what comes neither with a report
+// nor with a policy. source may be nil: then nothing is asked for.
+func New(source Source) *Verifier { return &Verifier{source: source} }
 
 // ErrTime says that a policy has no time at which to judge certificates.
 var ErrTime = errors.New("the policy names no time at which to judge certificates")
 
-// Verify judges in by policy. An error means that the policy cannot be applied,
-// and no verdict; a report that is refused is no error.
-func Verify(in Input, policy Policy) (Result, error) {
-	if policy.Time.IsZero() {
-		return Result{}, ErrTime
+// Judge parses data and judges it by policy, as Verify does. Input that is no
+// report gets a Result too, with the verdict Malformed. name is for the result.
+func (v *Verifier) Judge(ctx context.Context, name string, data []byte, policy Policy) (Result, error) {
+	if err := policy.check(); err != nil {
+		return Result{}, err
 	}
-	v := &verification{in: in, policy: policy}
-	if err := v.checkAuthenticity(); err != nil {
+	in, err := ParseInput(data)
+	if err != nil {
+		r := malformed(err, policy)
+		r.Subject = name
+		return r, &Refusal{r}
+	}
+	r, err := v.Verify(ctx, in, policy)
+	if r.Verdict == 0 {
+		return Result{}, err
+	}
+	r.Subject = name
+	return r, r.err()
+}
+
+// Verify judges in by policy. The error is nil for a success alone: the verdict
+// Verified, or Authentic where the policy asks for no more. A refusal is a
+// *Refusal, and the Result is whole. Any other error means that the policy
+// cannot be applied or that ctx has ended, and comes with the zero Result.
+func (v *Verifier) Verify(ctx context.Context, in Input, policy Policy) (Result, error) {
+	if err := policy.check(); err != nil {
+		return Result{}, err
+	}
+	run := &verification{Verifier: v, in: in, policy: &policy}
+	run.checks = make([]Check, 0, len(catalogue))
+	if err := run.checkAuthenticity(ctx); err != nil {
 		return Result{}, err
 	}
 	if !policy.AuthenticityOnly {
-		v.checkBinding()
-		v.checkMeasurement()
-		v.checkIDBlock()
-		v.checkHostData()
-		v.checkGuestPolicy()
-		v.checkTCB()
+		run.checkBinding()
+		if err := run.checkMeasurement(ctx); err != nil {
+			return Result{}, err
+		}
+		run.checkIDBlock()
+		run.checkHostData()
+		run.checkGuestPolicy()
+		run.checkPlatform()
+		run.checkTCB()
 	}
-	return v.result(), nil
+	if err := ctx.Err(); err != nil {
+		return Result{}, err
+	}
+	r := run.result()
+	return r, r.err()
 }
 
 // verification collects the checks of one call of Verify.
 type verification struct {
+	*Verifier
 	in        Input
-	policy    Policy
+	policy    *Policy
 	product   Product
 	simulated bool
+	reference Reference // which matched; zero if none did
 	checks    []Check
 }
 
-func (v *verification) add(c Check) { v.checks = append(v.checks, c) }
+// result puts the checks together.
+func (v *verification) result() Result {
+	return Result{
+		MediaType:        MediaType,
+		Verdict:          verdict(v.checks, v.policy.AuthenticityOnly),
+		Simulated:        v.simulated,
+		AuthenticityOnly: v.policy.AuthenticityOnly,
+		Time:             v.policy.Time.UTC().Truncate(time.Second),
+		Product:          v.product,
+		SigningKey:       v.in.Report.SignerInfo.SigningKey(),
+		Claims:           v.in.Report.claims(),
+		Checks:           v.checks,
+	}
+}
+
+// add completes a check from the catalogue.
+func (v *verification) add(c Check) { v.checks = append(v.checks, completed(c)) }
+
+func completed(c Check) Check {
+	info := c.Code.info()
+	if c.Field == "" {
+		c.Field = info.Field
+	}
+	if c.Bytes == nil && info.Bytes != (Range{}) {
+		c.Bytes = &info.Bytes
+	}
+	return c
+}
 
 // compare adds a check that passes where expected and found are the same.
 func (v *verification) compare(c Check) {
@@ -167,4 +132,71 @@ func (v *verification) compare(c Check) {
 
 func (v *verification) skip(code Code, found, reason string) {
 	v.add(Check{Code: code, Outcome: Skipped, Found: found, Reason: reason})
+}
+
+// malformed turns what ParseInput says into a result.
+func malformed(err error, policy Policy) Result {
+	r := Result{
+		MediaType: MediaType, Verdict: Malformed, AuthenticityOnly: policy.AuthenticityOnly,
+		Time: policy.Time.UTC().Truncate(time.Second),
+	}
+	for _, problem := range formatErrors(err) {
+		c := Check{Code: problem.Code, Outcome: Fail, Expected: problem.Expected, Found: problem.Found, Reason: problem.Reason}
+		if problem.Bytes != (Range{}) {
+			c.Bytes = &problem.Bytes
+		}
+		r.Checks = append(r.Checks, completed(c))
+	}
+	return r
+}
+
+// FormatError is one thing that is wrong with the form of an input. Errors of
+// ParseInput and ParseReport are of this type, joined where there are several.
+type FormatError struct {
+	Code            Code
+	Bytes           Range // of the report, where it is known better than the code says
+	Expected, Found string
+	Reason          string // may be empty
+}
+
+func (e *FormatError) Error() string {
+	info := e.Code.info()
+	where := info.Field
+	if at := e.at(); at.Length > 0 && e.Code != CodeSize {
+		where = fmt.Sprintf("report: %s (bytes 0x%03x to 0x%03x)", info.Field, at.Offset, at.Offset+at.Length-1)
+	}
+	if where == "" {
+		where = "report"
+	}
+	if e.Reason != "" {
+		return where + ": " + e.Reason
+	}
+	return fmt.Sprintf("%s: %s, want %s", where, e.Found, e.Expected)
+}
+
+func (e *FormatError) at() Range {
+	if e.Bytes != (Range{}) {
+		return e.Bytes
+	}
+	return e.Code.info().Bytes
+}
+
+// formatErrors returns the FormatErrors of err's tree.
+func formatErrors(err error) []*FormatError {
+	if e, ok := err.(*FormatError); ok {
+		return []*FormatError{e}
+	}
+	var all []*FormatError
+	switch e := err.(type) {
+	case interface{ Unwrap() []error }:
+		for _, one := range e.Unwrap() {
+			all = append(all, formatErrors(one)...)
+		}
+	case interface{ Unwrap() error }:
+		all = formatErrors(e.Unwrap())
+	}
+	if len(all) == 0 && err != nil {
+		all = []*FormatError{{Code: CodeEvidence, Reason: err.Error()}}
+	}
+	return all
 }

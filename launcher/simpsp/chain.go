@@ -38,16 +38,23 @@ var (
 	oidHWID          = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 3704, 1, 4}
 )
 
+// authority is what stands above a VCEK.
+type authority struct {
+	ask, ark *x509.Certificate
+	crl      *x509.RevocationList
+}
+
 // newChain certifies a VCEK. The keys of ARK and ASK are forgotten: the VCEK
-// is the only certificate that they ever sign.
-func newChain(key *ecdsa.PublicKey, hwid [64]byte) (vcek, ask, ark *x509.Certificate, err error) {
+// is the only certificate that they ever sign, and the list of what was revoked
+// stays empty.
+func newChain(key *ecdsa.PublicKey, hwid [64]byte) (vcek *x509.Certificate, a authority, err error) {
 	arkKey, err := rsa.GenerateKey(rand.Reader, 4096)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, authority{}, err
 	}
 	askKey, err := rsa.GenerateKey(rand.Reader, 4096)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, authority{}, err
 	}
 	// A day's grace for verifiers whose clock is behind.
 	start := time.Now().UTC().Truncate(time.Second).AddDate(0, 0, -1)
@@ -60,10 +67,13 @@ func newChain(key *ecdsa.PublicKey, hwid [64]byte) (vcek, ask, ark *x509.Certifi
 		IsCA:                  true,
 		BasicConstraintsValid: true,
 	}
-	if ark, err = sign(arkTemplate, arkName, arkTemplate, arkKey.Public(), arkKey); err != nil {
-		return nil, nil, nil, err
+	if a.ark, err = sign(arkTemplate, arkName, arkTemplate, arkKey.Public(), arkKey); err != nil {
+		return nil, authority{}, err
 	}
-	ask, err = sign(&x509.Certificate{
+	if a.crl, err = emptyList(a.ark, arkKey); err != nil {
+		return nil, authority{}, err
+	}
+	a.ask, err = sign(&x509.Certificate{
 		SerialNumber:          big.NewInt(0x10001),
 		NotBefore:             start,
 		NotAfter:              start.AddDate(25, 0, 0),
@@ -71,15 +81,15 @@ func newChain(key *ecdsa.PublicKey, hwid [64]byte) (vcek, ask, ark *x509.Certifi
 		IsCA:                  true,
 		BasicConstraintsValid: true,
 		MaxPathLenZero:        true,
-	}, askName, ark, askKey.Public(), arkKey)
+	}, askName, a.ark, askKey.Public(), arkKey)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, authority{}, err
 	}
 	extensions, err := vcekExtensions(hwid)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, authority{}, err
 	}
-	issuer := *ask
+	issuer := *a.ask
 	issuer.SubjectKeyId = nil // a VCEK carries AMD's extensions and no others
 	vcek, err = sign(&x509.Certificate{
 		SerialNumber:    big.NewInt(0),
@@ -87,7 +97,21 @@ func newChain(key *ecdsa.PublicKey, hwid [64]byte) (vcek, ask, ark *x509.Certifi
 		NotAfter:        start.AddDate(7, 0, 0),
 		ExtraExtensions: extensions,
 	}, vcekName, &issuer, key, askKey)
-	return vcek, ask, ark, err
+	return vcek, a, err
+}
+
+// emptyList is a revocation list that is good for as long as the ARK.
+func emptyList(ark *x509.Certificate, key crypto.Signer) (*x509.RevocationList, error) {
+	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+		SignatureAlgorithm: x509.SHA384WithRSAPSS,
+		Number:             big.NewInt(1),
+		ThisUpdate:         ark.NotBefore,
+		NextUpdate:         ark.NotAfter,
+	}, ark, key)
+	if err != nil {
+		return nil, fmt.Errorf("revocation list: %w", err)
+	}
+	return x509.ParseRevocationList(der)
 }
 
 func sign(template *x509.Certificate, name string, parent *x509.Certificate, public crypto.PublicKey, signer crypto.Signer) (*x509.Certificate, error) {

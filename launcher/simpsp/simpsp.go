@@ -25,7 +25,7 @@ import (
 
 // Names of files in a PSP's folder.
 const (
-	ChainFile = "chain.pem" // ASK, then ARK: what a verifier may be told to trust
+	ChainFile = "chain.pem" // ASK, ARK and the ARK's revocation list: what a verifier may be told to trust
 	VCEKFile  = "vcek.pem"  // the VCEK's certificate
 	KeyFile   = "vcek.key"  // the VCEK's private key, PKCS #8
 )
@@ -33,9 +33,10 @@ const (
 // PSP is the simulated secure processor of one machine. It is safe for
 // concurrent use.
 type PSP struct {
-	key            *ecdsa.PrivateKey
-	vcek, ask, ark *x509.Certificate
-	hwid           [64]byte
+	authority
+	key  *ecdsa.PrivateKey
+	vcek *x509.Certificate
+	hwid [64]byte
 }
 
 // DefaultDir returns the folder that stands for this machine's processor:
@@ -70,8 +71,9 @@ func Load(dir string) (*PSP, error) {
 	return p, nil
 }
 
-// Chain returns the certificates above the VCEK, in PEM: the ASK, then the ARK.
-func (p *PSP) Chain() []byte { return chainPEM(p.ask, p.ark) }
+// Chain returns what stands above the VCEK, in PEM: the ASK, the ARK, and the
+// ARK's revocation list.
+func (p *PSP) Chain() []byte { return p.authority.pem() }
 
 // VCEK returns the VCEK's certificate, in DER.
 func (p *PSP) VCEK() []byte { return append([]byte(nil), p.vcek.Raw...) }
@@ -86,27 +88,28 @@ func read(dir string) (*PSP, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys, err := readPEM(dir, KeyFile, "PRIVATE KEY", 1)
+	var p PSP
+	keys, err := readPEM(dir, KeyFile, keyBlock)
 	if err != nil {
 		return nil, err
 	}
-	key, err := parseKey(keys[0])
-	if err != nil {
+	if p.key, err = parseKey(keys[0]); err != nil {
 		return nil, fmt.Errorf("%s: %w", KeyFile, err)
 	}
-	vcek, err := readCertificates(dir, VCEKFile, 1)
+	vcek, err := readPEM(dir, VCEKFile, certBlock)
 	if err != nil {
 		return nil, err
 	}
-	chain, err := readCertificates(dir, ChainFile, 2)
-	if err != nil {
+	if p.vcek, err = x509.ParseCertificate(vcek[0]); err != nil {
+		return nil, fmt.Errorf("%s: %w", VCEKFile, err)
+	}
+	if p.authority, err = readAuthority(dir); err != nil {
 		return nil, err
 	}
-	p := &PSP{key: key, vcek: vcek[0], ask: chain[0], ark: chain[1]}
 	if p.hwid, err = p.check(); err != nil {
 		return nil, err
 	}
-	return p, nil
+	return &p, nil
 }
 
 // check makes sure that the files belong together, and returns the chip's id.
@@ -127,6 +130,9 @@ func (p *PSP) check() ([64]byte, error) {
 		if err := link.child.CheckSignatureFrom(link.parent); err != nil {
 			return hwid, fmt.Errorf("%s: %s is not signed by %s: %w", link.name, link.child.Subject.CommonName, link.parent.Subject.CommonName, err)
 		}
+	}
+	if err := p.crl.CheckSignatureFrom(p.ark); err != nil {
+		return hwid, fmt.Errorf("%s: the revocation list is not signed by %s: %w", ChainFile, p.ark.Subject.CommonName, err)
 	}
 	for _, ext := range p.vcek.Extensions {
 		if ext.Id.Equal(oidHWID) && len(ext.Value) == len(hwid) {
@@ -178,7 +184,7 @@ func generate() (map[string][]byte, error) {
 	if _, err := rand.Read(hwid[:]); err != nil {
 		return nil, err
 	}
-	vcek, ask, ark, err := newChain(&key.PublicKey, hwid)
+	vcek, above, err := newChain(&key.PublicKey, hwid)
 	if err != nil {
 		return nil, err
 	}
@@ -187,18 +193,25 @@ func generate() (map[string][]byte, error) {
 		return nil, err
 	}
 	return map[string][]byte{
-		KeyFile:   pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
-		VCEKFile:  chainPEM(vcek),
-		ChainFile: chainPEM(ask, ark),
+		KeyFile:   encode(keyBlock, der),
+		VCEKFile:  encode(certBlock, vcek.Raw),
+		ChainFile: above.pem(),
 	}, nil
 }
 
-func chainPEM(certs ...*x509.Certificate) []byte {
-	var b []byte
-	for _, c := range certs {
-		b = append(b, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
-	}
-	return b
+// Types of PEM blocks.
+const (
+	keyBlock  = "PRIVATE KEY"
+	certBlock = "CERTIFICATE"
+	crlBlock  = "X509 CRL"
+)
+
+func encode(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}
+
+func (a authority) pem() []byte {
+	return append(append(encode(certBlock, a.ask.Raw), encode(certBlock, a.ark.Raw)...), encode(crlBlock, a.crl.Raw)...)
 }
 
 func parseKey(der []byte) (*ecdsa.PrivateKey, error) {
@@ -213,23 +226,24 @@ func parseKey(der []byte) (*ecdsa.PrivateKey, error) {
 	return ec, nil
 }
 
-func readCertificates(dir, name string, want int) ([]*x509.Certificate, error) {
-	blocks, err := readPEM(dir, name, "CERTIFICATE", want)
+func readAuthority(dir string) (authority, error) {
+	var a authority
+	blocks, err := readPEM(dir, ChainFile, certBlock, certBlock, crlBlock)
 	if err != nil {
-		return nil, err
+		return a, err
 	}
-	var certs []*x509.Certificate
-	for _, der := range blocks {
-		c, err := x509.ParseCertificate(der)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		certs = append(certs, c)
+	var errs [3]error
+	a.ask, errs[0] = x509.ParseCertificate(blocks[0])
+	a.ark, errs[1] = x509.ParseCertificate(blocks[1])
+	a.crl, errs[2] = x509.ParseRevocationList(blocks[2])
+	if err := errors.Join(errs[:]...); err != nil {
+		return authority{}, fmt.Errorf("%s: %w", ChainFile, err)
 	}
-	return certs, nil
+	return a, nil
 }
 
-func readPEM(dir, name, kind string, want int) ([][]byte, error) {
+// readPEM returns the blocks of a file, which must be of these types.
+func readPEM(dir, name string, types ...string) ([][]byte, error) {
 	data, err := os.ReadFile(filepath.Join(dir, name))
 	if err != nil {
 		return nil, err
@@ -240,13 +254,13 @@ func readPEM(dir, name, kind string, want int) ([][]byte, error) {
 		if block == nil {
 			break
 		}
-		if block.Type != kind {
-			return nil, fmt.Errorf("%s: PEM block %q, want %q", name, block.Type, kind)
+		if n := len(blocks); n < len(types) && block.Type != types[n] {
+			return nil, fmt.Errorf("%s: PEM block %q, want %q", name, block.Type, types[n])
 		}
 		blocks, data = append(blocks, block.Bytes), rest
 	}
-	if len(blocks) != want {
-		return nil, fmt.Errorf("%s: %d PEM blocks, want %d", name, len(blocks), want)
+	if len(blocks) != len(types) {
+		return nil, fmt.Errorf("%s: %d PEM blocks, want %d; a folder of an older version is to be removed", name, len(blocks), len(types))
 	}
 	return blocks, nil
 }

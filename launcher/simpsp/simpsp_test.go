@@ -131,16 +131,24 @@ func TestLoadDamaged(t *testing.T) {
 		}, "0 PEM blocks, want 1"},
 		{"the chain for the certificate", func(dir string) error {
 			return os.Rename(filepath.Join(dir, ChainFile), filepath.Join(dir, VCEKFile))
-		}, "2 PEM blocks, want 1"},
+		}, "3 PEM blocks, want 1"},
 		{"chain in another order", func(dir string) error {
 			data, err := os.ReadFile(filepath.Join(dir, ChainFile))
 			if err != nil {
 				return err
 			}
 			const end = "-----END CERTIFICATE-----\n"
-			first, second, _ := strings.Cut(string(data), end)
-			return os.WriteFile(filepath.Join(dir, ChainFile), []byte(second+first+end), 0o600)
+			parts := strings.SplitAfter(string(data), end)
+			return os.WriteFile(filepath.Join(dir, ChainFile), []byte(parts[1]+parts[0]+parts[2]), 0o600)
 		}, "is not signed by"},
+		{"chain without a revocation list", func(dir string) error {
+			data, err := os.ReadFile(filepath.Join(dir, ChainFile))
+			if err != nil {
+				return err
+			}
+			certs, _, _ := strings.Cut(string(data), "-----BEGIN X509 CRL")
+			return os.WriteFile(filepath.Join(dir, ChainFile), []byte(certs), 0o600)
+		}, "2 PEM blocks, want 3"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -121,10 +121,16 @@ func (f *judgeFlags) check(flags *pflag.FlagSet, fresh bool) error {
 // release's bad signature.
 func (f *judgeFlags) policy() (verifier.Policy, error) {
 	p := verifier.Policy{
-		Time: time.Now(), AuthenticityOnly: f.authenticityOnly, VCPUs: f.vcpus, VMPL: f.vmpl, CSPID: f.cspID,
+		Time: time.Now(), AuthenticityOnly: f.authenticityOnly, VCPUs: f.vcpus, VMPL: f.vmpl,
 		WithoutMeasurement: f.withoutMeasurement, WithoutNonce: f.withoutNonce, WithoutHostData: f.withoutHostData,
 		WithoutVMPL: f.withoutVMPL, WithoutDebug: f.withoutDebug, WithoutMigration: f.withoutMigration,
-		WithoutCommitted: f.withoutCommitted, WithoutCSPID: f.withoutProviders,
+		WithoutCommitted: f.withoutCommitted, WithoutCSPID: f.withoutProviders, Products: map[verifier.Product]verifier.ProductPolicy{},
+	}
+	for _, product := range verifier.Products() {
+		p.Products[product] = verifier.ProductPolicy{}
+	}
+	if f.cspID != "" {
+		p.CSPIDs = []string{f.cspID}
 	}
 	for _, read := range []func(*verifier.Policy) error{f.readValues, f.readCertificates, f.readSpec, f.readRelease, f.id.read} {
 		if err := read(&p); err != nil {
@@ -173,7 +179,9 @@ func (f *judgeFlags) readValues(p *verifier.Policy) error {
 		if err != nil {
 			return fmt.Errorf("--min-tcb: %w", err)
 		}
-		p.MinimumTCB = &tcb
+		for product := range p.Products {
+			p.Products[product] = verifier.ProductPolicy{Reported: tcb, Committed: tcb, Launch: tcb}
+		}
 	}
 	return nil
 }
@@ -202,7 +210,7 @@ func (f *judgeFlags) readCertificates(p *verifier.Policy) error {
 		if err != nil {
 			return err
 		}
-		if p.SimulatedChain, err = verifier.ParseSimulatedChain(data); err != nil {
+		if p.Simulated, err = verifier.ParseSimulatedChain(data); err != nil {
 			return fmt.Errorf("--trust-simulated %s: %w", f.trustSimulated, err)
 		}
 	}
@@ -276,8 +284,8 @@ func (f *judgeFlags) judge(cmd *cobra.Command, in verifier.Input, p verifier.Pol
 	if f.released != nil {
 		warnUnverified(cmd.ErrOrStderr(), f.released.KernelHashes)
 	}
-	result, err := verifier.Verify(in, p)
-	if err != nil {
+	result, err := verifier.New(nil).Verify(cmd.Context(), in, p)
+	if _, refused := errors.AsType[*verifier.Refusal](err); err != nil && !refused {
 		return err
 	}
 	f.explainMismatch(cmd.Context(), &result, in.Report.Measurement, cmd.ErrOrStderr())
@@ -296,6 +304,8 @@ func (f *judgeFlags) judge(cmd *cobra.Command, in verifier.Input, p verifier.Pol
 		return &cli.Silent{Code: cli.ExitMismatch}
 	case verifier.Unavailable:
 		return &cli.Silent{Code: cli.ExitUnavailable}
+	case verifier.Malformed:
+		return &cli.Silent{Code: cli.ExitUsage}
 	default:
 		return &cli.Silent{Code: cli.ExitSignature}
 	}

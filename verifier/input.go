@@ -1,0 +1,60 @@
+package verifier
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/kraudcloud/kattest/guest/evidence"
+)
+
+// MaxInput is the largest input that ParseInput reads, in bytes.
+const MaxInput = evidence.MaxSize
+
+// Input is what is judged.
+type Input struct {
+	Report Report
+	// Certificates is the certificate table that came with the report; the zero
+	// value where none did.
+	Certificates CertificateTable
+	// Evidence is the guest's answer to a challenge, nil for a bare report.
+	Evidence *evidence.Evidence
+}
+
+// ParseInput reads evidence JSON, a report of 1184 bytes, or a report with a
+// certificate table (GHCB) behind it. Its errors are FormatErrors.
+func ParseInput(data []byte) (Input, error) {
+	if len(data) > MaxInput {
+		return Input{}, &FormatError{Code: CodeSize, Expected: fmt.Sprintf("at most %d", MaxInput), Found: fmt.Sprintf("%d bytes", len(data))}
+	}
+	// A report begins with its version, never with a brace or white space.
+	if text := bytes.TrimLeft(data, " \t\r\n"); len(text) > 0 && text[0] == '{' {
+		return parseEvidence(data)
+	}
+	if len(data) < ReportSize {
+		return Input{}, &FormatError{Code: CodeSize, Expected: fmt.Sprintf("%d, or evidence in JSON", ReportSize), Found: fmt.Sprintf("%d bytes", len(data))}
+	}
+	return newInput(data[:ReportSize], data[ReportSize:])
+}
+
+func parseEvidence(data []byte) (Input, error) {
+	e, err := evidence.Parse(data)
+	if err != nil {
+		return Input{}, &FormatError{Code: CodeEvidence, Reason: err.Error()}
+	}
+	in, err := newInput(e.Report, e.Certificates)
+	if err != nil {
+		return Input{}, fmt.Errorf("evidence: %w", err)
+	}
+	in.Evidence = &e
+	return in, nil
+}
+
+func newInput(report, table []byte) (Input, error) {
+	r, reportErr := ParseReport(report)
+	certs, tableErr := ParseCertificateTable(table)
+	if err := errors.Join(reportErr, tableErr); err != nil {
+		return Input{}, err
+	}
+	return Input{Report: r, Certificates: certs}, nil
+}
