@@ -1,6 +1,7 @@
 package verifier_test
 
 import (
+	"crypto/x509"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -231,4 +232,18 @@ func TestGenuineReportWithAnothersCertificate(t *testing.T) {
 			t.Errorf("%s under %s: %v, failures %v", g.name, other.name, r.Verdict, failures(r))
 		}
 	}
+}
+
+// readCRL reads one of the corpus's revocation lists, all of them AMD's.
+func readCRL(tb testing.TB, name string) *x509.RevocationList {
+	tb.Helper()
+	data, err := os.ReadFile(filepath.Join(corpus, "amd", name))
+	if err != nil {
+		tb.Skipf("a genuine revocation list is missing: %v", err)
+	}
+	list, err := verifier.ParseCRL(data)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return list
 }

@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	sevverify "github.com/google/go-sev-guest/verify"
 
 	"github.com/kraudcloud/kattest/guest/port"
 	"github.com/kraudcloud/kattest/launcher/simpsp"
@@ -246,63 +245,4 @@ func TestCertificateSlots(t *testing.T) {
 			}
 		})
 	}
-}
-
-// A whole verification beside its limit, P-384, and beside a peer's check of
-// the signature alone.
-func BenchmarkVerify(b *testing.B) {
-	psp, err := simpsp.Load(filepath.Join(b.TempDir(), "psp"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	chain, err := verifier.ParseSimulatedChain(psp.Chain())
-	if err != nil {
-		b.Fatal(err)
-	}
-	vcek, err := x509.ParseCertificate(psp.VCEK())
-	if err != nil {
-		b.Fatal(err)
-	}
-	guest := psp.Launch(measure.Digest{1}, [32]byte{}, 0x30000)
-	raw := guest.Report([64]byte{}, 0)
-	data := append(raw[:], guest.Certificates()...)
-	p := verifier.Policy{
-		Time: time.Now(), Simulated: chain, HostData: new([32]byte), ReportData: new([64]byte), Products: anyProduct(),
-		References: []verifier.Reference{{Measurement: measure.Digest{1}}},
-	}
-	judge := verifier.New(nil)
-	b.Run("kattest", func(b *testing.B) {
-		for b.Loop() {
-			in, err := verifier.ParseInput(data)
-			if err != nil {
-				b.Fatal(err)
-			}
-			if r, err := judge.Verify(b.Context(), in, p); err != nil || r.Verdict != verifier.Verified {
-				b.Fatal(r.Verdict, err)
-			}
-		}
-	})
-	b.Run("go-sev-guest signature alone", func(b *testing.B) {
-		for b.Loop() {
-			if err := sevverify.SnpReportSignature(raw[:], vcek); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("P-384 alone", func(b *testing.B) {
-		key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-		if err != nil {
-			b.Fatal(err)
-		}
-		digest := sha512.Sum384(raw[:0x2a0])
-		sig, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
-		if err != nil {
-			b.Fatal(err)
-		}
-		for b.Loop() {
-			if !ecdsa.VerifyASN1(&key.PublicKey, digest[:], sig) {
-				b.Fatal("a signature does not hold")
-			}
-		}
-	})
 }
