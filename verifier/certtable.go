@@ -130,5 +130,5 @@ func ParseCertificateTable(data []byte) (CertificateTable, error) {
 }
 
 func tableError(format string, args ...any) error {
-	return &FormatError{Code: CodeTable, Reason: fmt.Sprintf(format, args...)}
+	return problem(Problem{Code: CodeTable, Reason: fmt.Sprintf(format, args...)})
 }

@@ -2,7 +2,6 @@ package verifier
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 
 	"github.com/kraudcloud/kattest/guest/evidence"
@@ -22,17 +21,17 @@ type Input struct {
 }
 
 // ParseInput reads evidence JSON, a report of 1184 bytes, or a report with a
-// certificate table (GHCB) behind it. Its errors are FormatErrors.
+// certificate table (GHCB) behind it. Its errors are of type *MalformedError.
 func ParseInput(data []byte) (Input, error) {
 	if len(data) > MaxInput {
-		return Input{}, &FormatError{Code: CodeSize, Expected: fmt.Sprintf("at most %d", MaxInput), Found: fmt.Sprintf("%d bytes", len(data))}
+		return Input{}, problem(Problem{Code: CodeSize, Expected: fmt.Sprintf("at most %d", MaxInput), Found: fmt.Sprintf("%d bytes", len(data))})
 	}
 	// A report begins with its version, never with a brace or white space.
 	if text := bytes.TrimLeft(data, " \t\r\n"); len(text) > 0 && text[0] == '{' {
 		return parseEvidence(data)
 	}
 	if len(data) < ReportSize {
-		return Input{}, &FormatError{Code: CodeSize, Expected: fmt.Sprintf("%d, or evidence in JSON", ReportSize), Found: fmt.Sprintf("%d bytes", len(data))}
+		return Input{}, problem(Problem{Code: CodeSize, Expected: fmt.Sprintf("%d, or evidence in JSON", ReportSize), Found: fmt.Sprintf("%d bytes", len(data))})
 	}
 	return newInput(data[:ReportSize], data[ReportSize:])
 }
@@ -40,11 +39,11 @@ func ParseInput(data []byte) (Input, error) {
 func parseEvidence(data []byte) (Input, error) {
 	e, err := evidence.Parse(data)
 	if err != nil {
-		return Input{}, &FormatError{Code: CodeEvidence, Reason: err.Error()}
+		return Input{}, problem(Problem{Code: CodeEvidence, Reason: err.Error()})
 	}
 	in, err := newInput(e.Report, e.Certificates)
 	if err != nil {
-		return Input{}, fmt.Errorf("evidence: %w", err)
+		return Input{}, err
 	}
 	in.Evidence = &e
 	return in, nil
@@ -53,8 +52,8 @@ func parseEvidence(data []byte) (Input, error) {
 func newInput(report, table []byte) (Input, error) {
 	r, reportErr := ParseReport(report)
 	certs, tableErr := ParseCertificateTable(table)
-	if err := errors.Join(reportErr, tableErr); err != nil {
-		return Input{}, err
+	if all := problems(reportErr, tableErr); len(all) > 0 {
+		return Input{}, &MalformedError{all}
 	}
 	return Input{Report: r, Certificates: certs}, nil
 }

@@ -2,7 +2,6 @@ package verifier
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -122,12 +121,12 @@ func (r Report) Product() (Product, error) {
 //	0x330   368   reserved
 func ParseReport(data []byte) (Report, error) {
 	if len(data) != ReportSize {
-		return Report{}, &FormatError{Code: CodeSize, Expected: fmt.Sprint(ReportSize), Found: fmt.Sprintf("%d bytes", len(data))}
+		return Report{}, problem(Problem{Code: CodeSize, Expected: fmt.Sprint(ReportSize), Found: fmt.Sprintf("%d bytes", len(data))})
 	}
 	le := binary.LittleEndian
 	version := le.Uint32(data)
 	if version < MinVersion || version > MaxVersion {
-		return Report{}, &FormatError{Code: CodeVersion, Expected: fmt.Sprintf("%d to %d", MinVersion, MaxVersion), Found: fmt.Sprint(version)}
+		return Report{}, problem(Problem{Code: CodeVersion, Expected: fmt.Sprintf("%d to %d", MinVersion, MaxVersion), Found: fmt.Sprint(version)})
 	}
 	r := Report{
 		Version:         version,
@@ -160,14 +159,14 @@ func ParseReport(data []byte) (Report, error) {
 		CurrentMit:      le.Uint64(data[0x200:]),
 		raw:             [ReportSize]byte(data),
 	}
-	if err := errors.Join(checkReserved(data, version), r.checkValues()); err != nil {
-		return Report{}, err
+	if all := append(checkReserved(data, version), r.checkValues()...); len(all) > 0 {
+		return Report{}, &MalformedError{all}
 	}
 	return r, nil
 }
 
 // checkReserved reports every reserved byte that is not zero.
-func checkReserved(data []byte, version uint32) error {
+func checkReserved(data []byte, version uint32) []Problem {
 	ranges := [][2]int{
 		{0x04c, 0x050},
 		{0x18b, 0x1a0},
@@ -185,11 +184,11 @@ func checkReserved(data []byte, version uint32) error {
 	if version < 5 {
 		ranges = append(ranges, [2]int{0x1f8, 0x208})
 	}
-	var errs []error
+	var all []Problem
 	for _, r := range ranges {
 		for i := r[0]; i < r[1]; i++ {
 			if data[i] != 0 {
-				errs = append(errs, &FormatError{
+				all = append(all, Problem{
 					Code: CodeReserved, Bytes: Range{r[0], r[1] - r[0]},
 					Expected: fmt.Sprintf("zeros, reserved in version %d", version), Found: fmt.Sprintf("0x%02x at byte 0x%03x", data[i], i),
 				})
@@ -197,19 +196,19 @@ func checkReserved(data []byte, version uint32) error {
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return all
 }
 
-func (r Report) checkValues() error {
-	var errs []error
+func (r Report) checkValues() []Problem {
+	var all []Problem
 	if r.SignatureAlgo != algoECDSAP384 {
-		errs = append(errs, &FormatError{Code: CodeAlgorithm, Expected: fmt.Sprintf("%d (ECDSA P-384 with SHA-384)", algoECDSAP384), Found: fmt.Sprint(r.SignatureAlgo)})
+		all = append(all, Problem{Code: CodeAlgorithm, Expected: fmt.Sprintf("%d (ECDSA P-384 with SHA-384)", algoECDSAP384), Found: fmt.Sprint(r.SignatureAlgo)})
 	}
 	if r.SignerInfo>>5 != 0 {
-		errs = append(errs, &FormatError{Code: CodeSigner, Expected: "bits 31:5 clear", Found: fmt.Sprintf("0x%x", uint32(r.SignerInfo))})
+		all = append(all, Problem{Code: CodeSigner, Expected: "bits 31:5 clear", Found: fmt.Sprintf("0x%x", uint32(r.SignerInfo))})
 	}
 	if r.VMPL > 3 {
-		errs = append(errs, &FormatError{Code: CodeLevel, Expected: "0 to 3", Found: fmt.Sprint(r.VMPL)})
+		all = append(all, Problem{Code: CodeLevel, Expected: "0 to 3", Found: fmt.Sprint(r.VMPL)})
 	}
-	return errors.Join(errs...)
+	return all
 }

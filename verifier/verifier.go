@@ -140,63 +140,12 @@ func malformed(err error, policy Policy) Result {
 		MediaType: MediaType, Verdict: Malformed, AuthenticityOnly: policy.AuthenticityOnly,
 		Time: policy.Time.UTC().Truncate(time.Second),
 	}
-	for _, problem := range formatErrors(err) {
-		c := Check{Code: problem.Code, Outcome: Fail, Expected: problem.Expected, Found: problem.Found, Reason: problem.Reason}
-		if problem.Bytes != (Range{}) {
-			c.Bytes = &problem.Bytes
+	for _, p := range problems(err) {
+		c := Check{Code: p.Code, Outcome: Fail, Expected: p.Expected, Found: p.Found, Reason: p.Reason}
+		if p.Bytes != (Range{}) {
+			c.Bytes = &p.Bytes
 		}
 		r.Checks = append(r.Checks, completed(c))
 	}
 	return r
-}
-
-// FormatError is one thing that is wrong with the form of an input. Errors of
-// ParseInput and ParseReport are of this type, joined where there are several.
-type FormatError struct {
-	Code            Code
-	Bytes           Range // of the report, where it is known better than the code says
-	Expected, Found string
-	Reason          string // may be empty
-}
-
-func (e *FormatError) Error() string {
-	info := e.Code.info()
-	where := info.Field
-	if at := e.at(); at.Length > 0 && e.Code != CodeSize {
-		where = fmt.Sprintf("report: %s (bytes 0x%03x to 0x%03x)", info.Field, at.Offset, at.Offset+at.Length-1)
-	}
-	if where == "" {
-		where = "report"
-	}
-	if e.Reason != "" {
-		return where + ": " + e.Reason
-	}
-	return fmt.Sprintf("%s: %s, want %s", where, e.Found, e.Expected)
-}
-
-func (e *FormatError) at() Range {
-	if e.Bytes != (Range{}) {
-		return e.Bytes
-	}
-	return e.Code.info().Bytes
-}
-
-// formatErrors returns the FormatErrors of err's tree.
-func formatErrors(err error) []*FormatError {
-	if e, ok := err.(*FormatError); ok {
-		return []*FormatError{e}
-	}
-	var all []*FormatError
-	switch e := err.(type) {
-	case interface{ Unwrap() []error }:
-		for _, one := range e.Unwrap() {
-			all = append(all, formatErrors(one)...)
-		}
-	case interface{ Unwrap() error }:
-		all = formatErrors(e.Unwrap())
-	}
-	if len(all) == 0 && err != nil {
-		all = []*FormatError{{Code: CodeEvidence, Reason: err.Error()}}
-	}
-	return all
 }
