@@ -12,7 +12,6 @@ package verifier
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 )
 
