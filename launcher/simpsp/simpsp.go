@@ -73,7 +73,7 @@ func Load(dir string) (*PSP, error) {
 
 // Chain returns what stands above the VCEK, in PEM: the ASK, the ARK, and the
 // ARK's revocation list.
-func (p *PSP) Chain() []byte { return p.authority.pem() }
+func (p *PSP) Chain() []byte { return p.pem() }
 
 // VCEK returns the VCEK's certificate, in DER.
 func (p *PSP) VCEK() []byte { return append([]byte(nil), p.vcek.Raw...) }
