@@ -3,6 +3,7 @@ package verifier
 import (
 	"bytes"
 	"fmt"
+	"strings"
 
 	"github.com/kraudcloud/kattest/guest/evidence"
 )
@@ -39,7 +40,7 @@ func ParseInput(data []byte) (Input, error) {
 func parseEvidence(data []byte) (Input, error) {
 	e, err := evidence.Parse(data)
 	if err != nil {
-		return Input{}, problem(Problem{Code: CodeEvidence, Reason: err.Error()})
+		return Input{}, problem(Problem{Code: CodeEvidence, Reason: strings.TrimPrefix(err.Error(), "evidence: ")})
 	}
 	in, err := newInput(e.Report, e.Certificates)
 	if err != nil {
