@@ -172,7 +172,14 @@ func (v *verification) endorsement(ctx context.Context) (*endorsement, bool, err
 	if i < 0 { // let the checks say what is wrong with one of the right kind, or with any
 		i = max(0, slices.IndexFunc(found, func(e *endorsement) bool { return e.key == key }))
 	}
+	retry := missing != nil && !errors.Is(missing, ErrNotFound) && !errors.Is(missing, errNoSource)
 	switch {
+	case retry:
+		check.Reason = "asking for the certificate failed: " + oneLine(missing)
+		if len(found) > 0 {
+			check.Found = "one for another TCB or chip"
+		}
+		check.Hint = "try again, or " + v.collateralHint(key)
 	case len(found) > 0:
 		e := found[i]
 		check.Outcome, check.Found = Pass, fmt.Sprintf("%s, serial %d", e.cert.Subject.CommonName, e.cert.SerialNumber)
@@ -183,8 +190,8 @@ func (v *verification) endorsement(ctx context.Context) (*endorsement, bool, err
 		check.Hint = "give another with --vcek"
 	default:
 		check.Reason = "no certificate came with the report"
-		if missing != nil && !errors.Is(missing, errNoSource) {
-			check.Reason += ", and asking for one failed: " + oneLine(missing)
+		if errors.Is(missing, ErrNotFound) {
+			check.Reason += ", and there is none for this chip and TCB: " + oneLine(missing)
 		}
 		check.Hint = v.collateralHint(key)
 	}
