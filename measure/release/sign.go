@@ -1,7 +1,6 @@
 package release
 
 import (
-	"context"
 	"crypto"
 	"crypto/rand"
 	"crypto/sha256"
@@ -10,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/secure-systems-lab/go-securesystemslib/dsse"
+	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
 	protocommon "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
-	"github.com/sigstore/sigstore-go/pkg/sign"
+	protodsse "github.com/sigstore/protobuf-specs/gen/pb-go/dsse"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/sigstore/sigstore/pkg/signature"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -23,25 +24,70 @@ import (
 //
 // Keys are ECDSA (P-256 with SHA-256, P-384 with SHA-384, P-521 with SHA-512),
 // Ed25519, or RSA of 2048, 3072 or 4096 bits (PKCS #1 v1.5, SHA-256).
-func Sign(ctx context.Context, r Release, key crypto.Signer) ([]byte, error) {
+func Sign(r Release, key crypto.Signer) ([]byte, error) {
 	payload, err := r.Statement()
 	if err != nil {
 		return nil, err
 	}
-	pair, err := newKeypair(key)
-	if err != nil {
-		return nil, fmt.Errorf("signing the release: %w", err)
-	}
-	content := &sign.DSSEData{Data: payload, PayloadType: PayloadType}
-	b, err := sign.Bundle(content, pair, sign.BundleOptions{Context: ctx})
-	if err != nil {
-		return nil, fmt.Errorf("signing the release: %w", err)
-	}
-	out, err := protojson.Marshal(b)
+	out, err := signBundle(payload, key)
 	if err != nil {
 		return nil, fmt.Errorf("signing the release: %w", err)
 	}
 	return append(out, '\n'), nil
+}
+
+func signBundle(payload []byte, key crypto.Signer) ([]byte, error) {
+	sig, err := signMessage(key, dsse.PAE(PayloadType, payload))
+	if err != nil {
+		return nil, err
+	}
+	hint, err := keyHint(key.Public())
+	if err != nil {
+		return nil, err
+	}
+	return protojson.Marshal(&protobundle.Bundle{
+		MediaType: mediaTypes[0],
+		VerificationMaterial: &protobundle.VerificationMaterial{
+			Content: &protobundle.VerificationMaterial_PublicKey{PublicKey: &protocommon.PublicKeyIdentifier{Hint: hint}},
+		},
+		Content: &protobundle.Bundle_DsseEnvelope{DsseEnvelope: &protodsse.Envelope{
+			Payload: payload, PayloadType: PayloadType,
+			Signatures: []*protodsse.Signature{{Sig: sig}},
+		}},
+	})
+}
+
+// hashOf returns the hash that sigstore uses with the key, 0 where the key signs
+// the data itself.
+func hashOf(key crypto.Signer) (crypto.Hash, error) {
+	if key == nil {
+		return 0, errors.New("no key")
+	}
+	algorithm, err := signature.GetDefaultAlgorithmDetails(key.Public())
+	if err != nil {
+		return 0, err
+	}
+	return algorithm.GetHashType(), nil
+}
+
+func signMessage(key crypto.Signer, message []byte) ([]byte, error) {
+	hash, err := hashOf(key)
+	if err != nil {
+		return nil, err
+	}
+	if hash != 0 {
+		h := hash.New()
+		h.Write(message)
+		message = h.Sum(nil)
+	}
+	return key.Sign(rand.Reader, message, hash)
+}
+
+// keyHint names the key for people; Open does not look at it.
+func keyHint(key crypto.PublicKey) (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(key)
+	sum := sha256.Sum256(der)
+	return base64.StdEncoding.EncodeToString(sum[:]), err
 }
 
 // ParsePrivateKey reads a private key in PEM: PKCS #8, SEC 1 or PKCS #1, or an
@@ -55,7 +101,7 @@ func ParsePrivateKey(pem []byte, password func() ([]byte, error)) (crypto.Signer
 	if !ok {
 		return nil, fmt.Errorf("reading the private key: %T cannot sign", key)
 	}
-	if _, err := newKeypair(signer); err != nil {
+	if _, err := hashOf(signer); err != nil {
 		return nil, fmt.Errorf("reading the private key: %w", err)
 	}
 	return signer, nil
@@ -74,69 +120,3 @@ func ParsePublicKey(pem []byte) (crypto.PublicKey, error) {
 	return key, nil
 }
 
-// keypair is a long-lived key as sigstore's signer wants it.
-type keypair struct {
-	key       crypto.Signer
-	algorithm signature.AlgorithmDetails
-	der       []byte // SubjectPublicKeyInfo
-}
-
-func newKeypair(key crypto.Signer) (*keypair, error) {
-	if key == nil {
-		return nil, errors.New("no key")
-	}
-	algorithm, err := signature.GetDefaultAlgorithmDetails(key.Public())
-	if err != nil {
-		return nil, err
-	}
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err != nil {
-		return nil, err
-	}
-	return &keypair{key, algorithm, der}, nil
-}
-
-func (k *keypair) GetHashAlgorithm() protocommon.HashAlgorithm {
-	return k.algorithm.GetProtoHashType()
-}
-
-func (k *keypair) GetSigningAlgorithm() protocommon.PublicKeyDetails {
-	return k.algorithm.GetSignatureAlgorithm()
-}
-
-// GetHint names the key for people; Open does not look at it.
-func (k *keypair) GetHint() []byte {
-	sum := sha256.Sum256(k.der)
-	return []byte(base64.StdEncoding.EncodeToString(sum[:]))
-}
-
-func (k *keypair) GetKeyAlgorithm() string {
-	switch k.algorithm.GetKeyType() {
-	case signature.ECDSA:
-		return "ECDSA"
-	case signature.ED25519:
-		return "ED25519"
-	default:
-		return "RSA"
-	}
-}
-
-func (k *keypair) GetPublicKey() crypto.PublicKey { return k.key.Public() }
-
-func (k *keypair) GetPublicKeyPem() (string, error) {
-	b, err := cryptoutils.MarshalPublicKeyToPEM(k.key.Public())
-	return string(b), err
-}
-
-// SignData returns the signature and what was signed: the digest, but for
-// Ed25519 the data itself.
-func (k *keypair) SignData(_ context.Context, data []byte) (sig, signed []byte, err error) {
-	hash := k.algorithm.GetHashType()
-	if hash != 0 {
-		h := hash.New()
-		h.Write(data)
-		data = h.Sum(nil)
-	}
-	sig, err = k.key.Sign(rand.Reader, data, hash)
-	return sig, data, err
-}

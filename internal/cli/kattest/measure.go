@@ -1,7 +1,6 @@
 package kattest
 
 import (
-	"context"
 	"crypto"
 	"errors"
 	"fmt"
@@ -126,7 +125,7 @@ func (f measureFlags) run(cmd *cobra.Command, args []string) error {
 		return cli.Usage(err, "")
 	}
 	if key != nil {
-		if err := in.publish(cmd.Context(), shapes, verdict, key, f.bundle); err != nil {
+		if err := in.publish(shapes, verdict, key, f.bundle); err != nil {
 			return err
 		}
 		fmt.Fprintf(cmd.ErrOrStderr(), "release of %d digests written to %s\n", len(m.Table), f.bundle)
@@ -260,7 +259,7 @@ func readSigner(name string) (crypto.Signer, error) {
 }
 
 // publish signs the release and writes it to file, which is either whole or not there.
-func (in inputs) publish(ctx context.Context, shapes []measure.Shape, verdict probe.Verdict, key crypto.Signer, file string) error {
+func (in inputs) publish(shapes []measure.Shape, verdict probe.Verdict, key crypto.Signer, file string) error {
 	claim, err := claimOf(verdict)
 	if err != nil {
 		return err
@@ -269,7 +268,7 @@ func (in inputs) publish(ctx context.Context, shapes []measure.Shape, verdict pr
 	if err != nil {
 		return err
 	}
-	b, err := release.Sign(ctx, r, key)
+	b, err := release.Sign(r, key)
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package kattest_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -173,7 +172,7 @@ func publish(stackDir, bundle, pub, other string) (measure.Digest, error) {
 	if _, err := newKey(other); err != nil {
 		return measure.Digest{}, err
 	}
-	b, err := release.Sign(context.Background(), r, key)
+	b, err := release.Sign(r, key)
 	if err != nil {
 		return measure.Digest{}, err
 	}
