@@ -119,4 +119,3 @@ func ParsePublicKey(pem []byte) (crypto.PublicKey, error) {
 	}
 	return key, nil
 }
-
