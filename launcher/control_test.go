@@ -41,10 +41,10 @@ func TestReadEvents(t *testing.T) {
 
 func TestReadEventsHostile(t *testing.T) {
 	for _, tt := range []struct{ name, in, want string }{
-		{"no JSON", "hello\n", "control port: invalid character"},
+		{"no JSON", "hello\n", "invalid character"},
 		{"unknown member", `{"name":"agent","uptime":1,"x":2}` + "\n", `unknown member "x"`},
 		{"unknown event", `{"name":"rooted","uptime":1}` + "\n", `unknown event "rooted"`},
-		{"empty line", "\n", "unexpected EOF"},
+		{"empty line", "\n", "unexpected end"},
 		{"exit status", `{"name":"exit","uptime":1,"exit":256}` + "\n", "exit: 256 is not between 0 and 255"},
 		{"exit of another event", `{"name":"agent","uptime":1,"exit":1}` + "\n", `exit: 1 with event "agent"`},
 		{"reason of another event", `{"name":"agent","uptime":1,"reason":"x"}` + "\n", `reason: with event "agent"`},

@@ -30,12 +30,16 @@ const ChallengePath = "/v1/evidence"
 const (
 	MinNonce        = 16
 	MaxNonce        = 64
-	MaxSize         = 4 << 20
+	MaxSize         = 1 << 20
 	MaxCertificates = 64 << 10
 	MaxPublicKey    = 4 << 10
 	MaxEvents       = 4096
 	ReportSize      = 1184
 )
+
+// maxValues is the number of JSON values in evidence: three for each event, and
+// some more.
+const maxValues = 4 * MaxEvents
 
 // domain separates this REPORT_DATA from that of any other protocol, and of
 // the reports that a workload asks for.
@@ -109,7 +113,7 @@ func Parse(data []byte) (Evidence, error) {
 		return Evidence{}, fmt.Errorf("evidence: %d bytes, more than %d", len(data), MaxSize)
 	}
 	var e Evidence
-	if err := strictjson.Decode(data, &e); err != nil {
+	if err := strictjson.DecodeBounded(data, &e, maxValues); err != nil {
 		return Evidence{}, fmt.Errorf("evidence: %w", err)
 	}
 	if err := e.check(); err != nil {

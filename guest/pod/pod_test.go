@@ -88,8 +88,8 @@ func TestParse(t *testing.T) {
 		{"unknown member", `{"console"`, `{"privileged":true,"console"`, `unknown member "privileged"`},
 		{"member twice", `{"console":"output"`, `{"console":"none","console":"output"`, `member "console" stands twice`},
 		{"another case", `"console"`, `"Console"`, `unknown member "Console"`},
-		{"data behind", `"workingDir":"/"}}`, `"workingDir":"/"}}x`, "data after the value"},
-		{"cut off", `"workingDir":"/"}}`, `"workingDir":"/"}`, "unexpected EOF"},
+		{"data behind", `"workingDir":"/"}}`, `"workingDir":"/"}}x`, "after top-level value"},
+		{"cut off", `"workingDir":"/"}}`, `"workingDir":"/"}`, "unexpected end"},
 	} {
 		t.Run(change.name, func(t *testing.T) {
 			bad := strings.Replace(string(data), change.from, change.to, 1)

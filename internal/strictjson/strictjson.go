@@ -3,16 +3,16 @@
 //
 // Decode accepts one value only and refuses what encoding/json lets pass:
 // unknown and duplicate members, member names in another case, trailing data,
-// invalid UTF-8 and deep nesting. Canonical covers the values that this
+// invalid UTF-8, deep nesting and endless lists. Canonical covers the values that this
 // project's formats use: numbers are integers within ±(2^53−1).
 package strictjson
 
 import (
 	"bytes"
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"reflect"
 	"slices"
 	"strconv"
@@ -21,83 +21,156 @@ import (
 	"unicode/utf8"
 )
 
-// MaxDepth is the deepest nesting of arrays and objects that is read.
-const MaxDepth = 32
+// Bounds of what Decode reads: the nesting of arrays and objects, and the number
+// of values in all.
+const (
+	MaxDepth  = 32
+	MaxValues = 1 << 20
+)
 
 // Decode reads the single JSON value in data into the value that v points to.
 // An error names the byte offset or the member at fault.
-func Decode(data []byte, v any) error {
+func Decode(data []byte, v any) error { return DecodeBounded(data, v, MaxValues) }
+
+// DecodeBounded is Decode for formats of fewer values: what an adversary's bytes
+// cost to read goes by their number.
+func DecodeBounded(data []byte, v any, maxValues int) error {
 	if !utf8.Valid(data) {
 		return errors.New("invalid UTF-8")
 	}
-	if err := checkSyntax(data, reflect.TypeOf(v)); err != nil {
+	if err := json.Unmarshal(data, new(json.RawMessage)); err != nil { // syntax alone: one value and nothing behind it
+		return syntaxError(err)
+	}
+	w := walker{data: data, left: maxValues, fields: map[reflect.Type]map[string]reflect.Type{}}
+	if err := w.value(reflect.TypeOf(v), 0); err != nil {
 		return err
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
-	if err := dec.Decode(v); err != nil {
-		return err
-	}
-	return nil
+	return dec.Decode(v)
 }
 
-// checkSyntax walks the tokens once: one value, bounded depth, no member twice
-// in one object, and for the types known beforehand no name in another case.
-func checkSyntax(data []byte, t reflect.Type) error {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber()
-	if err := checkValue(dec, t, 0); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return err
+func syntaxError(err error) error {
+	if e, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return fmt.Errorf("offset %d: %w", e.Offset, err)
 	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("offset %d: data after the value", dec.InputOffset())
-	}
-	return nil
+	return err
 }
 
-func checkValue(dec *json.Decoder, t reflect.Type, depth int) error {
+// walker goes through JSON of good syntax once: bounded depth, no member twice in
+// one object, and for the types known beforehand no name in another case. It
+// makes no copies but of member names, whatever the input.
+type walker struct {
+	data   []byte
+	at     int
+	left   int                                      // values that may yet come
+	fields map[reflect.Type]map[string]reflect.Type // of structs, by JSON name
+}
+
+func (w *walker) value(t reflect.Type, depth int) error {
 	if depth > MaxDepth {
-		return fmt.Errorf("offset %d: nested deeper than %d", dec.InputOffset(), MaxDepth)
+		return fmt.Errorf("offset %d: nested deeper than %d", w.at, MaxDepth)
 	}
-	tok, err := dec.Token()
-	if err != nil {
-		return err
-	}
-	delim, ok := tok.(json.Delim)
-	if !ok {
-		return nil
+	if w.left--; w.left < 0 {
+		return fmt.Errorf("offset %d: too many values", w.at)
 	}
 	for t != nil && t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	seen := map[string]bool{}
-	for dec.More() {
-		child := elem(t)
-		if delim == '{' {
-			tok, err := dec.Token()
-			if err != nil {
-				return err
-			}
-			name := tok.(string)
-			if seen[name] {
-				return fmt.Errorf("offset %d: member %q stands twice", dec.InputOffset(), name)
-			}
-			seen[name] = true
-			if t != nil && t.Kind() == reflect.Struct {
-				if child, ok = field(t, name); !ok {
-					return fmt.Errorf("offset %d: unknown member %q", dec.InputOffset(), name)
-				}
-			}
+	first := w.next()
+	if isObject(t) && first != '{' && first != 'n' {
+		return fmt.Errorf("offset %d: not an object", w.at)
+	}
+	switch first {
+	case '{':
+		return w.object(t, depth)
+	case '[':
+		return w.array(t, depth)
+	case '"':
+		w.text()
+	default:
+		for w.at < len(w.data) && !strings.ContainsRune(",]} \t\r\n", rune(w.data[w.at])) {
+			w.at++
 		}
-		if err := checkValue(dec, child, depth+1); err != nil {
+	}
+	return nil
+}
+
+// next returns the byte after white space, without taking it.
+func (w *walker) next() byte {
+	for w.at < len(w.data) && strings.IndexByte(" \t\r\n", w.data[w.at]) >= 0 {
+		w.at++
+	}
+	return w.data[w.at] // in a value of good syntax there is one
+}
+
+// text takes a string and returns it with its quotes.
+func (w *walker) text() []byte {
+	start := w.at
+	for w.at++; w.data[w.at] != '"'; w.at++ {
+		if w.data[w.at] == '\\' {
+			w.at++
+		}
+	}
+	w.at++
+	return w.data[start:w.at]
+}
+
+func (w *walker) array(t reflect.Type, depth int) error {
+	for w.at++; w.next() != ']'; {
+		if w.data[w.at] == ',' {
+			w.at++
+		}
+		if err := w.value(elem(t), depth+1); err != nil {
 			return err
 		}
 	}
-	_, err = dec.Token()
-	return err
+	w.at++
+	return nil
+}
+
+func (w *walker) object(t reflect.Type, depth int) error {
+	var seen map[string]bool
+	for w.at++; w.next() != '}'; {
+		if w.data[w.at] == ',' {
+			w.at++
+			w.next()
+		}
+		var name string
+		if err := json.Unmarshal(w.text(), &name); err != nil {
+			return err
+		}
+		if seen[name] {
+			return fmt.Errorf("offset %d: member %q stands twice", w.at, name)
+		}
+		if seen == nil {
+			seen = map[string]bool{}
+		}
+		seen[name] = true
+		child := elem(t)
+		if t != nil && t.Kind() == reflect.Struct {
+			var ok bool
+			if child, ok = w.members(t)[name]; !ok {
+				return fmt.Errorf("offset %d: unknown member %q", w.at, name)
+			}
+		}
+		w.next()
+		w.at++ // the colon
+		if err := w.value(child, depth+1); err != nil {
+			return err
+		}
+	}
+	w.at++
+	return nil
+}
+
+// isObject reports whether t is read from an object and nothing else.
+func isObject(t reflect.Type) bool {
+	if t == nil || t.Kind() != reflect.Struct {
+		return false
+	}
+	p := reflect.PointerTo(t)
+	return !p.Implements(reflect.TypeFor[json.Unmarshaler]()) && !p.Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
 }
 
 func elem(t reflect.Type) reflect.Type {
@@ -112,15 +185,26 @@ func elem(t reflect.Type) reflect.Type {
 	}
 }
 
-// field finds the struct field whose JSON name is exactly name.
-func field(t reflect.Type, name string) (reflect.Type, bool) {
+// members returns a struct's fields by their exact JSON names.
+func (w *walker) members(t reflect.Type) map[string]reflect.Type {
+	if known, ok := w.fields[t]; ok {
+		return known
+	}
+	m := map[string]reflect.Type{}
 	for _, f := range reflect.VisibleFields(t) {
-		tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if f.IsExported() && !f.Anonymous && (tag == name && tag != "-" || tag == "" && f.Name == name) {
-			return f.Type, true
+		if !f.IsExported() || f.Anonymous {
+			continue
+		}
+		switch name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name {
+		case "-":
+		case "":
+			m[f.Name] = f.Type
+		default:
+			m[name] = f.Type
 		}
 	}
-	return nil, false
+	w.fields[t] = m
+	return m
 }
 
 // Canonical returns v's JSON in the canonical form of RFC 8785.

@@ -3,6 +3,7 @@ package strictjson
 import (
 	"bytes"
 	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -23,11 +24,13 @@ func TestDecode(t *testing.T) {
 		{"duplicate", `{"name":"x","name":"y"}`, `"name" stands twice`},
 		{"duplicate by escape", `{"name":"x","\u006eame":"y"}`, `"name" stands twice`},
 		{"duplicate in map", `{"map":{"k":"a","k":"b"}}`, `"k" stands twice`},
-		{"trailing", `{"name":"x"}{}`, "data after the value"},
-		{"cut off", `{"name":"x"`, "unexpected EOF"},
-		{"empty", ``, "unexpected EOF"},
+		{"trailing", `{"name":"x"}{}`, "offset 13: invalid character"},
+		{"cut off", `{"name":"x"`, "offset 11: unexpected end"},
+		{"empty", ``, "unexpected end"},
 		{"invalid UTF-8", "{\"name\":\"\xff\"}", "invalid UTF-8"},
-		{"deep", strings.Repeat("[", 100) + strings.Repeat("]", 100), "nested deeper"},
+		{"deep", `{"map":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + "}", "nested deeper"},
+		{"too many", `{"map":[` + strings.Repeat("0,", MaxValues) + "0]}", "too many values"},
+		{"no object", `{"inner":[7]}`, "offset 10: not an object"},
 		{"wrong type", `{"name":7}`, "cannot unmarshal number"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -61,7 +64,12 @@ func TestCanonical(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"name":"x","count":3,"inner":[{"A":1}]}`))
+	f.Add([]byte(` [ { "a\\\"" : [ ] , "b" : -1e3 } , null, "\u0041" ] `))
 	f.Fuzz(func(t *testing.T, data []byte) {
+		var tree, again any
+		if err := Decode(data, &tree); err == nil && (json.Unmarshal(data, &again) != nil || !reflect.DeepEqual(tree, again)) {
+			t.Fatalf("read otherwise than by encoding/json: %q", data)
+		}
 		var v sample
 		if Decode(data, &v) != nil {
 			return
