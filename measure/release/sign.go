@@ -119,3 +119,4 @@ func ParsePublicKey(pem []byte) (crypto.PublicKey, error) {
 	}
 	return key, nil
 }
+
