@@ -16,9 +16,9 @@ import (
 // MaxBundle is the largest bundle that is read, in bytes.
 const MaxBundle = 8 << 20
 
-// ErrSignature says that a bundle of good form is not what the key signed: another
+// ErrSignature says that a bundle of good form is not what was signed: another
 // key's signature, none or several, or a certificate's.
-var ErrSignature = errors.New("the release does not verify under this key")
+var ErrSignature = errors.New("the signature does not hold")
 
 // Open checks the bundle's signature with key, then reads the release.
 //
@@ -27,35 +27,59 @@ var ErrSignature = errors.New("the release does not verify under this key")
 // is nothing to trust, and Open fails; a bundle signed by a certificate is
 // refused, whatever it says. Entries of a log that a bundle has are not looked at.
 func Open(data []byte, key crypto.PublicKey) (Release, error) {
-	payload, err := openBundle(data, key)
+	payload, _, err := Verify(data, key)
 	if err != nil {
-		return Release{}, fmt.Errorf("release bundle: %w", err)
+		return Release{}, fmt.Errorf("release: %w", err)
 	}
 	return ParseStatement(payload)
 }
 
-// openBundle returns the payload that key signed.
-func openBundle(data []byte, key crypto.PublicKey) ([]byte, error) {
-	if key == nil {
-		return nil, errors.New("no key to check it with")
-	}
-	verifier, err := signature.LoadDefaultVerifier(key)
+// Verify returns the statement that one of the keys signed, and the index of that
+// key. For the statement see ParseStatement and ParseRevocation.
+func Verify(data []byte, keys ...crypto.PublicKey) (payload []byte, by int, err error) {
+	payload, by, err = verifyBundle(data, keys)
 	if err != nil {
-		return nil, fmt.Errorf("key: %w", err)
+		return nil, 0, fmt.Errorf("bundle: %w", err)
 	}
+	return payload, by, nil
+}
+
+func verifyBundle(data []byte, keys []crypto.PublicKey) ([]byte, int, error) {
 	b, err := parseBundle(data)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if b.GetVerificationMaterial().GetPublicKey() == nil {
-		return nil, fmt.Errorf("%w: it is signed by a certificate, not by a key", ErrSignature)
+		return nil, 0, fmt.Errorf("%w: it is signed by a certificate, not by a key", ErrSignature)
 	}
 	envelope := b.GetDsseEnvelope()
-	sig := envelope.GetSignatures()[0].GetSig()
-	if err := verifier.VerifySignature(bytes.NewReader(sig), bytes.NewReader(dsse.PAE(envelope.GetPayloadType(), envelope.GetPayload()))); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrSignature, err)
+	sig, message := envelope.GetSignatures()[0].GetSig(), dsse.PAE(envelope.GetPayloadType(), envelope.GetPayload())
+	failed := errors.New("no key to check it with")
+	for i, key := range keys {
+		if key == nil {
+			return nil, 0, failed
+		}
+		verifier, err := signature.LoadDefaultVerifier(key)
+		if err != nil {
+			return nil, 0, fmt.Errorf("key: %w", err)
+		}
+		err = verifier.VerifySignature(bytes.NewReader(sig), bytes.NewReader(message))
+		if err == nil {
+			return envelope.GetPayload(), i, nil
+		}
+		failed = fmt.Errorf("%w: %w", ErrSignature, err)
 	}
-	return envelope.GetPayload(), nil
+	return nil, 0, failed
+}
+
+// HasCertificate says whether a bundle claims to be signed by a certificate, for
+// which see measure/release/keyless, and not by a key. It checks form alone.
+func HasCertificate(data []byte) (bool, error) {
+	b, err := parseBundle(data)
+	if err != nil {
+		return false, fmt.Errorf("bundle: %w", err)
+	}
+	return b.GetVerificationMaterial().GetPublicKey() == nil, nil
 }
 
 // mediaTypes are those of the bundles that are read.

@@ -3,10 +3,11 @@
 // digest of each shape that it may be launched in. It is an in-toto statement in
 // a sigstore bundle; the format is documented in docs/spec/release.md.
 //
-// A release is as good as the key that signed it: the package checks form and
+// A release is as good as who signed it: the package checks form and a key's
 // signature, and that the digests follow from what the release says of its
-// components. It does not look for the bundle in a transparency log, check a
-// signing time, or know of revocations.
+// components. Who signed without a key is the business of measure/release/keyless.
+// The package reads revocations, and applies none: a release that was replaced is
+// one that opens.
 package release
 
 import (
@@ -25,6 +26,9 @@ import (
 
 // Release says what a boot stack is and how it measures.
 type Release struct {
+	// Serial grows from each of a publisher's releases to the next, so that an
+	// older one can be told; 0 is one that is not numbered. It is below 2^53.
+	Serial     uint64      `json:"serial"`
 	Components []Component `json:"components"`
 	// Cmdline is the kernel command line, without a trailing NUL.
 	Cmdline string `json:"cmdline"`
@@ -112,7 +116,7 @@ func (r Release) Find(d measure.Digest) []Entry {
 }
 
 // New returns the release of a boot stack with firmware fw, measured in each of
-// the shapes. The stack's files must have been checked against its manifest.
+// the shapes, without a serial. The stack's files must have been checked against its manifest.
 func New(s stack.Stack, fw *measure.Firmware, shapes []measure.Shape, enforced Enforcement) (Release, error) {
 	r := Release{
 		Cmdline: s.Cmdline, Lock: s.Lock, Policy: DefaultPolicy(),
@@ -174,6 +178,10 @@ func (r Release) Measure(shapes []measure.Shape) ([]measure.Digest, error) {
 	return digests, nil
 }
 
+// MaxSerial is the largest serial. RFC 8785: a larger number is not exact in every
+// JSON reader.
+const MaxSerial = 1<<53 - 1
+
 // Bounds of a release. The subjects are bounded by sigstore's verifier at 1024.
 const (
 	maxComponents = 256
@@ -188,6 +196,9 @@ func (r Release) Check() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 
+	if r.Serial > MaxSerial {
+		bad("serial: %d, more than %d", r.Serial, uint64(MaxSerial))
+	}
 	if n := len(r.Components); n == 0 || n > maxComponents {
 		bad("components: %d, want 1 to %d", n, maxComponents)
 	}

@@ -29,6 +29,7 @@ import (
 // sample is a release of three components and three launches.
 func sample() Release {
 	r := Release{
+		Serial:       7,
 		Components:   []Component{{"vmlinuz", 6, measure.Hash{1}}, {"OVMF.fd", 4 << 20, measure.Hash{2}}, {"initrd.cpio", 6, measure.Hash{3}}},
 		Cmdline:      "console=ttyS0 quiet",
 		Lock:         strings.Repeat("0", 64),
@@ -245,7 +246,10 @@ func TestOpenRefusesSignedNonsense(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct{ name, from, to, err string }{
-		{"predicate type", "kattest/release/v2", "kattest/release/v1", "predicateType"},
+		{"predicate type", "kattest/release/v3", "kattest/release/v4", "predicateType"},
+		{"an older release", "kattest/release/v3", "kattest/release/v2", "an older format, without a serial"},
+		{"another predicate", `"predicate":{`, `"predicateX":{`, "predicateX"},
+		{"serial beyond JSON", `"serial":7`, `"serial":9007199254740992`, "serial: 9007199254740992, more than 9007199254740991"},
 		{"unknown member", `"lock":`, `"x":1,"lock":`, `unknown member "x"`},
 		{"member twice", `"cmdline":`, `"cmdline":"","cmdline":`, "stands twice"},
 		{"a subject that is no component", `"subject":[{"digest":{"sha256":"02`, `"subject":[{"digest":{"sha256":"03`, "subject[0]"},

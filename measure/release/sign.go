@@ -33,9 +33,10 @@ func Sign(r Release, key crypto.Signer) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("signing the release: %w", err)
 	}
-	return append(out, '\n'), nil
+	return out, nil
 }
 
+// signBundle returns the bundle, whose signature it has checked.
 func signBundle(payload []byte, key crypto.Signer) ([]byte, error) {
 	sig, err := signMessage(key, dsse.PAE(PayloadType, payload))
 	if err != nil {
@@ -45,7 +46,7 @@ func signBundle(payload []byte, key crypto.Signer) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return protojson.Marshal(&protobundle.Bundle{
+	out, err := protojson.Marshal(&protobundle.Bundle{
 		MediaType: mediaTypes[0],
 		VerificationMaterial: &protobundle.VerificationMaterial{
 			Content: &protobundle.VerificationMaterial_PublicKey{PublicKey: &protocommon.PublicKeyIdentifier{Hint: hint}},
@@ -55,6 +56,14 @@ func signBundle(payload []byte, key crypto.Signer) ([]byte, error) {
 			Signatures: []*protodsse.Signature{{Sig: sig}},
 		}},
 	})
+	if err != nil {
+		return nil, err
+	}
+	// A key may be behind a program that shows another one than it signs with.
+	if _, _, err := Verify(out, key.Public()); err != nil {
+		return nil, err
+	}
+	return append(out, '\n'), nil
 }
 
 // hashOf returns the hash that sigstore uses with the key, 0 where the key signs
@@ -119,4 +128,3 @@ func ParsePublicKey(pem []byte) (crypto.PublicKey, error) {
 	}
 	return key, nil
 }
-

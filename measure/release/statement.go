@@ -1,8 +1,10 @@
 package release
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/kraudcloud/kattest/internal/strictjson"
 	"github.com/kraudcloud/kattest/measure"
@@ -10,7 +12,7 @@ import (
 
 // Names of the formats, with their versions.
 const (
-	PredicateType = "https://github.com/kraudcloud/kattest/release/v2"
+	PredicateType = "https://github.com/kraudcloud/kattest/release/v3"
 	StatementType = "https://in-toto.io/Statement/v1"
 	PayloadType   = "application/vnd.in-toto+json"
 )
@@ -78,15 +80,9 @@ func parseStatement(data []byte) (Release, error) {
 	}
 	var s statement
 	if err := strictjson.Decode(data, &s); err != nil {
-		return Release{}, err
+		return Release{}, clearer(data, PredicateType, err)
 	}
-	var errs []error
-	if s.Type != StatementType {
-		errs = append(errs, fmt.Errorf("_type: %.100q, want %q", s.Type, StatementType))
-	}
-	if s.PredicateType != PredicateType {
-		errs = append(errs, fmt.Errorf("predicateType: %.100q, want %q", s.PredicateType, PredicateType))
-	}
+	errs := checkTypes(s.Type, s.PredicateType, PredicateType)
 	if err := s.Predicate.Check(); err != nil {
 		errs = append(errs, fmt.Errorf("predicate: %w", err))
 	}
@@ -97,6 +93,46 @@ func parseStatement(data []byte) (Release, error) {
 		return Release{}, err
 	}
 	return s.Predicate, nil
+}
+
+// older are the predicate types of releases that are read no more. Whoever has
+// one has the publisher sign it anew: nothing says which of them is the newest.
+var older = []string{
+	"https://github.com/kraudcloud/kattest/release/v1",
+	"https://github.com/kraudcloud/kattest/release/v2",
+}
+
+// checkTypes checks what a statement says that it is.
+func checkTypes(statementType, predicateType, want string) []error {
+	var errs []error
+	if statementType != StatementType {
+		errs = append(errs, fmt.Errorf("_type: %.100q, want %q", statementType, StatementType))
+	}
+	switch {
+	case slices.Contains(older, predicateType):
+		errs = append(errs, fmt.Errorf("predicateType: %s is an older format, without a serial: the publisher has to sign the release anew, as %s", predicateType, PredicateType))
+	case predicateType != want:
+		errs = append(errs, fmt.Errorf("predicateType: %.100q, want %q", predicateType, want))
+	}
+	return errs
+}
+
+// clearer returns, for a statement that cannot be read, that it is of another
+// type, where it is, or else err.
+func clearer(data []byte, want string, err error) error {
+	var s struct {
+		Type          string          `json:"_type"`
+		Subject       json.RawMessage `json:"subject"`
+		PredicateType string          `json:"predicateType"`
+		Predicate     json.RawMessage `json:"predicate"`
+	}
+	if strictjson.Decode(data, &s) != nil {
+		return err
+	}
+	if other := errors.Join(checkTypes(s.Type, s.PredicateType, want)...); other != nil {
+		return other
+	}
+	return err
 }
 
 func (s statement) checkSubjects() error {
