@@ -43,7 +43,7 @@ binds is one of the checks; no certificate authority takes part.`,
 			if _, _, err := net.SplitHostPort(args[0]); err != nil {
 				return cli.Usage(fmt.Errorf("ADDR: %w", err), "want HOST:PORT, as cradle-snp run prints it")
 			}
-			p, err := f.policy()
+			p, err := f.policy(cmd)
 			if err != nil {
 				return err
 			}

@@ -20,7 +20,7 @@ type explainFlags struct {
 	measurement string
 	stacks      []string
 	releases    []string
-	keys        []string
+	trust       trustFlags
 	cmdlines    []string
 	maxVCPUs    int
 	allFeatures bool
@@ -55,7 +55,7 @@ ended the search (the answer says which).`,
 	flags.StringVar(&f.measurement, "measurement", "", "the digest, 96 hexadecimal digits")
 	flags.StringArrayVar(&f.stacks, "stack", nil, "folder of a boot stack; may be given more than once")
 	flags.StringArrayVar(&f.releases, "release", nil, "release bundle; may be given more than once")
-	flags.StringArrayVar(&f.keys, "key", nil, "public key, PEM, that signed the releases: one for all, or one for each")
+	f.trust.register(flags)
 	flags.StringArrayVar(&f.cmdlines, "cmdline", nil, "further command line to try; may be given more than once")
 	f.register(flags)
 	flags.IntVar(&f.maxVCPUs, "max-vcpus", measure.MaxVCPUs, "largest number of vCPUs to try")
@@ -75,11 +75,8 @@ func (f *explainFlags) check(flags *pflag.FlagSet) error {
 	if len(f.stacks)+len(f.releases) == 0 {
 		bad("neither --stack nor --release")
 	}
-	if len(f.releases) > 0 && len(f.keys) != 1 && len(f.keys) != len(f.releases) {
-		bad("%d --release and %d --key: want one key for all or one for each", len(f.releases), len(f.keys))
-	}
-	if len(f.releases) == 0 && len(f.keys) > 0 {
-		bad("--key without --release")
+	if err := f.trust.check(len(f.releases) > 0); err != nil {
+		errs = append(errs, err)
 	}
 	if len(f.stacks) == 0 {
 		for _, name := range shapeFlagNames {
@@ -107,7 +104,7 @@ func (f *explainFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return cli.Usage(fmt.Errorf("--measurement: %w", err), "")
 	}
-	space, err := f.space(cmd.Flags())
+	space, err := f.space(cmd.Context(), cmd.Flags())
 	if err != nil {
 		return err
 	}
@@ -142,18 +139,14 @@ func (f *explainFlags) run(cmd *cobra.Command) error {
 }
 
 // space reads what the flags name.
-func (f *explainFlags) space(flags *pflag.FlagSet) (explain.Space, error) {
+func (f *explainFlags) space(ctx context.Context, flags *pflag.FlagSet) (explain.Space, error) {
 	space := usualSpace()
 	space.Cmdlines, space.VCPUs = f.cmdlines, f.maxVCPUs
 	if f.allFeatures {
 		space.Features = explain.AllFeatures()
 	}
-	for i, name := range f.releases {
-		src, err := releaseSource(name, f.keys[i%len(f.keys)])
-		if err != nil {
-			return explain.Space{}, err
-		}
-		space.Sources = append(space.Sources, src)
+	if err := f.addReleases(ctx, &space); err != nil {
+		return explain.Space{}, err
 	}
 	if len(f.stacks) == 0 {
 		return space, nil
@@ -170,6 +163,26 @@ func (f *explainFlags) space(flags *pflag.FlagSet) (explain.Space, error) {
 		space.Sources = append(space.Sources, src)
 	}
 	return space, nil
+}
+
+// addReleases adds the releases, the revoked ones too: what they made is known.
+func (f *explainFlags) addReleases(ctx context.Context, space *explain.Space) error {
+	t, err := f.trust.load(ctx, time.Now())
+	if err != nil {
+		return err
+	}
+	for _, file := range f.releases {
+		r, err := t.release(ctx, file)
+		if err != nil {
+			return err
+		}
+		src, err := releaseSource(file, r.Release)
+		if err != nil {
+			return cli.Usage(fmt.Errorf("%s: %w", file, err), "")
+		}
+		space.Sources = append(space.Sources, src)
+	}
+	return nil
 }
 
 // expected are the shapes that the flags name; what is not given is not expected,

@@ -47,19 +47,7 @@ func stackSource(dir string, expected []measure.Shape) (explain.Source, error) {
 	}, nil
 }
 
-func releaseSource(file, keyFile string) (explain.Source, error) {
-	r, err := openRelease(file, keyFile)
-	if err != nil {
-		return explain.Source{}, err
-	}
-	src, err := newReleaseSource(file, r)
-	if err != nil {
-		return explain.Source{}, cli.Usage(fmt.Errorf("%s: %w", file, err), "")
-	}
-	return src, nil
-}
-
-func newReleaseSource(file string, r release.Release) (explain.Source, error) {
+func releaseSource(file string, r release.Release) (explain.Source, error) {
 	fw, hashes, err := r.Launch()
 	if err != nil {
 		return explain.Source{}, err

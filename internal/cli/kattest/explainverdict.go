@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/kraudcloud/kattest/measure"
-	"github.com/kraudcloud/kattest/measure/release"
 	"github.com/kraudcloud/kattest/verifier"
 )
 
@@ -17,15 +16,21 @@ import (
 // keeps no verdict back. A report that is not authentic is left alone: there is no
 // launch behind it.
 func (f *judgeFlags) explainMismatch(ctx context.Context, r *verifier.Result, found measure.Digest, stderr io.Writer) {
-	if f.released == nil || f.explainFor <= 0 || r.Verdict != verifier.Mismatch {
+	if len(f.releases.releases) == 0 || f.explainFor <= 0 || r.Verdict != verifier.Mismatch {
 		return
 	}
 	for i := range r.Checks {
 		c := &r.Checks[i]
-		if c.Code != verifier.CodeMeasurement || c.Outcome != verifier.Fail || len(f.released.Find(found)) > 0 {
+		if c.Code != verifier.CodeMeasurement || c.Outcome != verifier.Fail {
 			continue
 		}
-		e, err := f.search(ctx, *f.released, found, stderr)
+		if r, ok := f.releases.lists(found); ok {
+			if r.revoked != "" {
+				c.Reason, c.Hint = fmt.Sprintf("a launch of %s, which is revoked: %s", r.name(), r.revoked), "launch the publisher's newest release"
+			}
+			continue
+		}
+		e, err := f.search(ctx, found, stderr)
 		if err != nil {
 			c.Reason += fmt.Sprintf(". No explanation: %v", err)
 			continue
@@ -34,13 +39,16 @@ func (f *judgeFlags) explainMismatch(ctx context.Context, r *verifier.Result, fo
 	}
 }
 
-func (f *judgeFlags) search(ctx context.Context, r release.Release, found measure.Digest, stderr io.Writer) (explanation, error) {
-	src, err := newReleaseSource(f.release, r)
-	if err != nil {
-		return explanation{}, err
-	}
+// search looks at the launches of all releases that are given.
+func (f *judgeFlags) search(ctx context.Context, found measure.Digest, stderr io.Writer) (explanation, error) {
 	space := usualSpace()
-	space.Sources = append(space.Sources, src)
+	for _, r := range f.releases.releases {
+		src, err := releaseSource(r.file, r.Release)
+		if err != nil {
+			return explanation{}, err
+		}
+		space.Sources = append(space.Sources, src)
+	}
 	limited, cancel := context.WithTimeout(ctx, f.explainFor)
 	defer cancel()
 	e, err := searchLaunch(limited, found, space, newSearchProgress(stderr))

@@ -1,6 +1,7 @@
 package kattest
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -25,7 +26,8 @@ import (
 type idBlockFlags struct {
 	inputFlags
 	shapeFlags
-	measurement, release, key string
+	measurement, release string
+	trust                trustFlags
 
 	policy, familyID, imageID string
 	guestSVN                  uint32
@@ -93,7 +95,7 @@ cannot be reached, 5 the block is for something else than given.`,
 	f.shapeFlags.register(flags)
 	flags.StringVar(&f.measurement, "measurement", "", "launch digest, 96 hexadecimal digits")
 	flags.StringVar(&f.release, "release", "", "release bundle to compute the digest from; needs --key")
-	flags.StringVar(&f.key, "key", "", "public key, PEM, that signed the release")
+	f.trust.register(flags)
 	flags.StringVar(&f.policy, "policy", fmt.Sprintf("%#x", idblock.DefaultPolicy), "guest policy; the host must launch with the same")
 	flags.StringVar(&f.familyID, "family-id", "", "FAMILY_ID, 32 hexadecimal digits (default zero)")
 	flags.StringVar(&f.imageID, "image-id", "", "IMAGE_ID, 32 hexadecimal digits (default zero)")
@@ -122,7 +124,9 @@ func (f *idBlockFlags) checkFlags(flags *pflag.FlagSet) error {
 	if f.output != "text" && f.output != "json" {
 		bad("--output: %q is neither text nor json", f.output)
 	}
-	together("release", "key")
+	if err := f.trust.check(f.given("release")); err != nil {
+		errs = append(errs, err)
+	}
 	together("out-block", "out-auth")
 	together("id-block", "id-auth")
 	if f.check != f.given("id-block") {
@@ -189,7 +193,7 @@ func (f *idBlockFlags) digest(cmd *cobra.Command) (measure.Digest, error) {
 		return measure.Digest{}, cli.Usage(errors.New("an ID block is for one SEV-SNP launch"), "one value each of --vcpus, --cpu and --guest-features, and a --vmm with SEV-SNP")
 	}
 	if f.release != "" {
-		return f.digestOfRelease(shapes)
+		return f.digestOfRelease(cmd.Context(), shapes)
 	}
 	in, err := f.read(shapes[0].VMM)
 	if err != nil {
@@ -205,8 +209,8 @@ func (f *idBlockFlags) digest(cmd *cobra.Command) (measure.Digest, error) {
 	return d, nil
 }
 
-func (f *idBlockFlags) digestOfRelease(shapes []measure.Shape) (measure.Digest, error) {
-	r, err := openRelease(f.release, f.key)
+func (f *idBlockFlags) digestOfRelease(ctx context.Context, shapes []measure.Shape) (measure.Digest, error) {
+	r, err := f.trust.openOne(ctx, f.release)
 	if err != nil {
 		return measure.Digest{}, err
 	}

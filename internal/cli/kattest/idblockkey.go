@@ -14,6 +14,7 @@ import (
 
 	"github.com/kraudcloud/kattest/internal/cli"
 	"github.com/kraudcloud/kattest/measure/idblock"
+	"github.com/kraudcloud/kattest/measure/release"
 )
 
 // openSigner opens a key that signs ID blocks: a PEM file, or NAME://KEY, which
@@ -23,7 +24,7 @@ func openSigner(ctx context.Context, flag, ref string) (crypto.Signer, error) {
 	var key crypto.Signer
 	var err error
 	if strings.Contains(ref, "://") {
-		key, err = openKMS(ctx, flag, ref)
+		key, err = openKMS(ctx, flag, ref, crypto.SHA384)
 	} else if key, err = readSigner(ref); err != nil {
 		err = cli.Usage(fmt.Errorf("%s: %w", flag, err), p384Hint)
 	}
@@ -36,8 +37,9 @@ func openSigner(ctx context.Context, flag, ref string) (crypto.Signer, error) {
 	return key, nil
 }
 
-func openKMS(ctx context.Context, flag, ref string) (crypto.Signer, error) {
-	key, err := kms.Get(ctx, ref, crypto.SHA384)
+// openKMS opens NAME://KEY, which signs with that hash.
+func openKMS(ctx context.Context, flag, ref string, hash crypto.Hash) (crypto.Signer, error) {
+	key, err := kms.Get(ctx, ref, hash)
 	if _, ok := errors.AsType[*kms.ProviderNotFoundError](err); ok {
 		name, _, _ := strings.Cut(ref, "://")
 		return nil, cli.Usage(fmt.Errorf("%s: %w", flag, err), fmt.Sprintf("put sigstore's KMS plugin sigstore-kms-%s into PATH", name))
@@ -66,7 +68,13 @@ type sigstoreSigner struct {
 func (s sigstoreSigner) Public() crypto.PublicKey { return s.public }
 
 func (s sigstoreSigner) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	der, err := s.key.SignMessage(strings.NewReader(""), options.WithContext(s.ctx), options.WithDigest(digest), options.WithCryptoSignerOpts(opts))
+	message, withOptions := "", []signature.SignOption{options.WithContext(s.ctx), options.WithCryptoSignerOpts(opts)}
+	if opts.HashFunc() == 0 { // Ed25519 signs the message itself
+		message = string(digest)
+	} else {
+		withOptions = append(withOptions, options.WithDigest(digest))
+	}
+	der, err := s.key.SignMessage(strings.NewReader(message), withOptions...)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnavailable, err)
 	}
@@ -78,7 +86,7 @@ func signingError(err error) error {
 	switch {
 	case errors.Is(err, errUnavailable):
 		return unavailable(err)
-	case errors.Is(err, idblock.ErrSignature):
+	case errors.Is(err, idblock.ErrSignature), errors.Is(err, release.ErrSignature):
 		return &cli.Error{Code: cli.ExitSignature, Err: err}
 	}
 	return err

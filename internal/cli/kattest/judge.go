@@ -14,33 +14,29 @@ import (
 	"github.com/kraudcloud/kattest/guest/pod"
 	"github.com/kraudcloud/kattest/internal/cli"
 	"github.com/kraudcloud/kattest/measure"
-	"github.com/kraudcloud/kattest/measure/release"
 	"github.com/kraudcloud/kattest/verifier"
 )
 
 // judgeFlags say what is demanded of evidence. verify and attest share them.
 type judgeFlags struct {
-	release, key, nonce, reportData string
-	measurements                    []string
-	spec, hostData                  string
-	vcek, trustSimulated            string
-	cspID, minTCB, at, output       string
-	vcpus                           int
-	vmpl                            uint32
-	authenticityOnly                bool
-	explainFor                      time.Duration
-	released                        *release.Release // what --release holds
-	id                              idFlags
+	nonce, reportData         string
+	measurements              []string
+	spec, hostData            string
+	vcek, trustSimulated      string
+	cspID, minTCB, at, output string
+	vmpl                      uint32
+	authenticityOnly          bool
+	explainFor                time.Duration
+	releases                  releaseFlags
+	id                        idFlags
 
 	withoutMeasurement, withoutNonce, withoutHostData, withoutVMPL     bool
 	withoutDebug, withoutMigration, withoutCommitted, withoutProviders bool
 }
 
 func (f *judgeFlags) register(flags *pflag.FlagSet) {
-	flags.StringVar(&f.release, "release", "", "release bundle that holds the launch digests to accept")
-	flags.StringVar(&f.key, "key", "", "public key, PEM, that signed the release")
+	f.releases.register(flags)
 	flags.StringArrayVar(&f.measurements, "measurement", nil, "launch digest to accept, 96 hexadecimal digits; may be given more than once")
-	flags.IntVar(&f.vcpus, "vcpus", 0, "number of vCPUs that the release's launch must have (default any that it holds)")
 	flags.StringVar(&f.nonce, "nonce", "", "nonce of the challenge, hexadecimal")
 	flags.StringVar(&f.reportData, "report-data", "", "REPORT_DATA to expect, 128 hexadecimal digits")
 	flags.StringVar(&f.spec, "spec", "", "launch spec of the workload to expect")
@@ -81,11 +77,8 @@ func (f *judgeFlags) check(flags *pflag.FlagSet, fresh bool) error {
 	if f.output != "text" && f.output != "json" {
 		return cli.Usage(fmt.Errorf("--output: %q is neither text nor json", f.output), "")
 	}
-	if (f.release == "") != (f.key == "") {
-		return cli.Usage(errors.New("--release and --key belong together"), "a release without the publisher's key proves nothing")
-	}
-	if f.vcpus != 0 && (f.vcpus < 0 || f.release == "") {
-		return cli.Usage(errors.New("--vcpus: want a positive number, with --release"), "")
+	if err := f.releases.check(); err != nil {
+		return cli.Usage(err, "")
 	}
 	if err := f.id.check(flags, f.authenticityOnly); err != nil {
 		return cli.Usage(err, "")
@@ -119,9 +112,9 @@ func (f *judgeFlags) check(flags *pflag.FlagSet, fresh bool) error {
 
 // policy reads what the flags name. Every error is a usage error but a
 // release's bad signature.
-func (f *judgeFlags) policy() (verifier.Policy, error) {
+func (f *judgeFlags) policy(cmd *cobra.Command) (verifier.Policy, error) {
 	p := verifier.Policy{
-		Time: time.Now(), AuthenticityOnly: f.authenticityOnly, VCPUs: f.vcpus, VMPL: f.vmpl,
+		Time: time.Now(), AuthenticityOnly: f.authenticityOnly, VMPL: f.vmpl,
 		WithoutMeasurement: f.withoutMeasurement, WithoutNonce: f.withoutNonce, WithoutHostData: f.withoutHostData,
 		WithoutVMPL: f.withoutVMPL, WithoutDebug: f.withoutDebug, WithoutMigration: f.withoutMigration,
 		WithoutCommitted: f.withoutCommitted, WithoutCSPID: f.withoutProviders, Products: map[verifier.Product]verifier.ProductPolicy{},
@@ -132,7 +125,8 @@ func (f *judgeFlags) policy() (verifier.Policy, error) {
 	if f.cspID != "" {
 		p.CSPIDs = []string{f.cspID}
 	}
-	for _, read := range []func(*verifier.Policy) error{f.readValues, f.readCertificates, f.readSpec, f.readRelease, f.id.read} {
+	readReleases := func(p *verifier.Policy) error { return f.releases.read(cmd.Context(), p, cmd.ErrOrStderr()) }
+	for _, read := range []func(*verifier.Policy) error{f.readValues, f.readCertificates, f.readSpec, readReleases, f.id.read} {
 		if err := read(&p); err != nil {
 			if _, ok := errors.AsType[*cli.Error](err); ok {
 				return verifier.Policy{}, err
@@ -237,29 +231,6 @@ func (f *judgeFlags) readSpec(p *verifier.Policy) error {
 	return nil
 }
 
-func (f *judgeFlags) readRelease(p *verifier.Policy) error {
-	if f.release == "" {
-		return nil
-	}
-	rel, err := openRelease(f.release, f.key)
-	if err != nil {
-		return err
-	}
-	f.released = &rel
-	note := ""
-	if rel.KernelHashes != release.Enforced {
-		note = fmt.Sprintf("; the release says %q of its firmware's kernel hashes: the kernel may be another", rel.KernelHashes)
-	}
-	p.RequiredBits, p.ForbiddenBits = verifier.GuestPolicy(rel.Policy.Required), verifier.GuestPolicy(rel.Policy.Forbidden)
-	for _, e := range rel.Table {
-		p.References = append(p.References, verifier.Reference{
-			Measurement: e.Measurement, VCPUs: e.VCPUs,
-			Label: fmt.Sprintf("%v, %d vCPUs, CPU %s (signature 0x%x), guest features 0x%x%s", e.VMM, e.VCPUs, e.CPU, e.CPUSignature, e.GuestFeatures, note),
-		})
-	}
-	return nil
-}
-
 // readInput reads what is to be judged: a file, or standard input for "-".
 func readInput(cmd *cobra.Command, name string) (verifier.Input, error) {
 	var data []byte
@@ -281,9 +252,6 @@ func readInput(cmd *cobra.Command, name string) (verifier.Input, error) {
 
 // judge prints the verdict and returns the exit code that goes with it.
 func (f *judgeFlags) judge(cmd *cobra.Command, in verifier.Input, p verifier.Policy) error {
-	if f.released != nil {
-		warnUnverified(cmd.ErrOrStderr(), f.released.KernelHashes)
-	}
 	result, err := verifier.New(nil).Verify(cmd.Context(), in, p)
 	if _, refused := errors.AsType[*verifier.Refusal](err); err != nil && !refused {
 		return err

@@ -1,7 +1,9 @@
 package kattest
 
 import (
+	"context"
 	"crypto"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -24,7 +26,9 @@ type measureFlags struct {
 	output string
 
 	sign, bundle string
-	release, key string
+	serial       uint64
+	release      string
+	trust        trustFlags
 
 	transcript, diff bool
 }
@@ -39,7 +43,9 @@ when a VMM launches this firmware, kernel, initrd and command line with so many
 vCPUs of that model. One digest for each combination of --vcpus, CPU and
 --guest-features. --vmm says whose way of launching; 'kattest profiles' lists them.
 
---sign writes a release: the stack's components and the digests, signed. A key:
+--sign writes a release: the stack's components and the digests, signed. Its
+--release-serial tells verifiers which of two is the newer. A key is NAME://KEY of
+sigstore's plugin 'sigstore-kms-NAME' in PATH, or a file:
   openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out release.key
   openssl pkey -in release.key -pubout -out release.pub
 The password of an encrypted key is taken from COSIGN_PASSWORD.
@@ -76,10 +82,11 @@ folders of boot stacks, and says where they part; exit status 5 if they do.`,
 	f.shapeFlags.register(flags)
 	f.igvmFlags.register(flags)
 	flags.StringVar(&f.output, "output", "text", "text, json or digest (the bare digests, one a line)")
-	flags.StringVar(&f.sign, "sign", "", "private key (PEM) to sign a release with; needs --stack and --bundle")
+	flags.StringVar(&f.sign, "sign", "", "key to sign a release with: PEM file, or NAME://KEY of a KMS; needs --stack and --bundle")
 	flags.StringVar(&f.bundle, "bundle", "", "file to write the release to")
+	flags.Uint64Var(&f.serial, "release-serial", 0, "serial of the release, larger than that of the one before")
 	flags.StringVar(&f.release, "release", "", "release to hold --stack against, or to compute from; needs --key")
-	flags.StringVar(&f.key, "key", "", "public key, PEM, that signed the release")
+	f.trust.register(flags)
 	flags.BoolVar(&f.transcript, "transcript", false, "print each step of one launch's digest")
 	flags.BoolVar(&f.diff, "diff", false, "say where two transcripts, or boot stacks, part")
 	return cmd
@@ -104,11 +111,11 @@ func (f measureFlags) run(cmd *cobra.Command, args []string) error {
 	}
 	var key crypto.Signer
 	if f.sign != "" { // before the work, of which nothing is lost then
-		if key, err = readSigner(f.sign); err != nil {
-			return cli.Usage(err, "make a key: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out KEY")
+		if key, err = openReleaseSigner(cmd.Context(), f.sign); err != nil {
+			return err
 		}
 	}
-	in, err := f.read(shapes[0].VMM)
+	in, err := f.read(cmd.Context(), shapes[0].VMM)
 	if err != nil {
 		return err
 	}
@@ -125,16 +132,17 @@ func (f measureFlags) run(cmd *cobra.Command, args []string) error {
 		return cli.Usage(err, "")
 	}
 	if key != nil {
-		if err := in.publish(shapes, verdict, key, f.bundle); err != nil {
+		digest, err := in.publish(shapes, verdict, f.serial, key, f.bundle)
+		if err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "release of %d digests written to %s\n", len(m.Table), f.bundle)
+		fmt.Fprintf(cmd.ErrOrStderr(), "release of %d digests written to %s, serial %d, statement SHA-256 %v\n", len(m.Table), f.bundle, f.serial, digest)
 	}
 	return m.write(cmd.OutOrStdout(), f.output)
 }
 
 // read reads what is measured: files, or a release.
-func (f measureFlags) read(vmm measure.Profile) (inputs, error) {
+func (f measureFlags) read(ctx context.Context, vmm measure.Profile) (inputs, error) {
 	if f.release == "" {
 		in, err := f.inputFlags.read(vmm)
 		if err != nil {
@@ -142,7 +150,7 @@ func (f measureFlags) read(vmm measure.Profile) (inputs, error) {
 		}
 		return in, nil
 	}
-	r, err := openRelease(f.release, f.key)
+	r, err := f.trust.openOne(ctx, f.release)
 	if err != nil {
 		return inputs{}, err
 	}
@@ -155,7 +163,7 @@ func (f measureFlags) read(vmm measure.Profile) (inputs, error) {
 
 // checkRelease holds the stack against a release, whose table is the answer.
 func (f measureFlags) checkRelease(cmd *cobra.Command) error {
-	r, err := openRelease(f.release, f.key)
+	r, err := f.trust.openOne(cmd.Context(), f.release)
 	if err != nil {
 		return err
 	}
@@ -163,10 +171,10 @@ func (f measureFlags) checkRelease(cmd *cobra.Command) error {
 	if err != nil {
 		return cli.Usage(err, "")
 	}
-	if err := in.compare(r); err != nil {
+	if err := in.compare(r.Release); err != nil {
 		return err
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "release %s: signed by %s, and the stack gives its %d digests\n", f.release, f.key, len(r.Table))
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s, statement SHA-256 %v: the stack gives its %d digests\n", r.name(), r.digest(), len(r.Table))
 	m := measurements{MediaType: measurementMediaType, KernelHashes: true}
 	for _, e := range r.Table {
 		m.add(e.Shape(), e.Measurement)
@@ -210,8 +218,11 @@ func (f measureFlags) check(flags *pflag.FlagSet) error {
 	if given("sign") && !given("stack") {
 		bad("--sign needs --stack, which names the components and the lock")
 	}
-	if given("release") != given("key") {
-		bad("--release and --key go together: a release without its publisher's key proves nothing")
+	if err := f.trust.check(given("release")); err != nil {
+		errs = append(errs, err)
+	}
+	if given("release-serial") && !given("sign") {
+		bad("--release-serial without --sign")
 	}
 	if given("release") && given("sign") {
 		bad("--release and --sign contradict each other")
@@ -258,19 +269,25 @@ func readSigner(name string) (crypto.Signer, error) {
 	return key, nil
 }
 
-// publish signs the release and writes it to file, which is either whole or not there.
-func (in inputs) publish(shapes []measure.Shape, verdict probe.Verdict, key crypto.Signer, file string) error {
+// publish signs the release and writes it to file, which is either whole or not
+// there. It returns the SHA-256 of the statement, by which a revocation names it.
+func (in inputs) publish(shapes []measure.Shape, verdict probe.Verdict, serial uint64, key crypto.Signer, file string) (measure.Hash, error) {
 	claim, err := claimOf(verdict)
 	if err != nil {
-		return err
+		return measure.Hash{}, err
 	}
 	r, err := release.New(in.stack, in.firmware, shapes, claim)
 	if err != nil {
-		return err
+		return measure.Hash{}, err
+	}
+	r.Serial = serial
+	statement, err := r.Statement()
+	if err != nil {
+		return measure.Hash{}, cli.Usage(err, "")
 	}
 	b, err := release.Sign(r, key)
 	if err != nil {
-		return err
+		return measure.Hash{}, signingError(err)
 	}
-	return writeAtomic(file, b)
+	return sha256.Sum256(statement), writeAtomic(file, b)
 }

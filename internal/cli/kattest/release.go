@@ -9,34 +9,6 @@ import (
 	"github.com/kraudcloud/kattest/measure/release"
 )
 
-// openRelease reads the release in file, which the key in keyFile must have signed.
-func openRelease(file, keyFile string) (release.Release, error) {
-	pem, err := cli.ReadFile(keyFile, 64<<10)
-	if err != nil {
-		return release.Release{}, cli.Usage(err, "")
-	}
-	key, err := release.ParsePublicKey(pem)
-	if err != nil {
-		return release.Release{}, cli.Usage(fmt.Errorf("--key %s: %w", keyFile, err), "")
-	}
-	bundle, err := cli.ReadFile(file, release.MaxBundle)
-	if err != nil {
-		return release.Release{}, cli.Usage(err, "")
-	}
-	r, err := release.Open(bundle, key)
-	switch {
-	case errors.Is(err, release.ErrSignature):
-		return release.Release{}, &cli.Error{
-			Code: cli.ExitSignature,
-			Err:  fmt.Errorf("release %s is not signed by %s: it was changed, or signed with another key: %w", file, keyFile, err),
-			Hint: "take the publisher's key from where you trust it, and the release anew",
-		}
-	case err != nil:
-		return release.Release{}, cli.Usage(fmt.Errorf("%s: %w", file, err), "")
-	}
-	return r, nil
-}
-
 // compare holds what is measured against a release: the same components, from
 // the same lock, with the same command line, that give the same digests. All
 // that differ are reported together.

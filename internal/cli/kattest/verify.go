@@ -36,7 +36,7 @@ not hold, 4 a certificate is missing, 5 the report says what is not accepted.`,
 			if f.nonce != "" && in.Evidence == nil {
 				return cli.Usage(errors.New("--nonce: a bare report does not say what it binds a nonce to"), "--report-data HEX, or give the evidence in JSON")
 			}
-			p, err := f.policy()
+			p, err := f.policy(cmd)
 			if err != nil {
 				return err
 			}

@@ -1,0 +1,77 @@
+package kattest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/kraudcloud/kattest/internal/cli"
+	"github.com/kraudcloud/kattest/internal/strictjson"
+	"github.com/kraudcloud/kattest/measure/release"
+)
+
+// keylessProgram checks what identities signed: adr 0014 says why it is a program.
+const keylessProgram = "kattest-keyless"
+
+// askKeyless runs kattest-keyless over a bundle. What it returns is what was
+// checked: the bundle is not read a second time.
+func askKeyless(ctx context.Context, bundle []byte, id release.Identity, trustedRoot string) (release.Keyless, error) {
+	program, err := findKeyless()
+	if err != nil {
+		return release.Keyless{}, cli.Usage(fmt.Errorf("--identity: %w", err), "put "+keylessProgram+" beside kattest or into PATH: go install ./cmd/"+keylessProgram)
+	}
+	cmd := exec.CommandContext(ctx, program, "--trusted-root", trustedRoot,
+		"--identity", id.Subject, "--identity-pattern", id.SubjectPattern, "--issuer", id.Issuer, "--issuer-pattern", id.IssuerPattern)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(bundle), &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return release.Keyless{}, keylessError(ctx, err, stderr.String())
+	}
+	var answer release.Keyless
+	if err := strictjson.Decode(stdout.Bytes(), &answer); err != nil {
+		return release.Keyless{}, fmt.Errorf("%s: its answer: %w", program, err)
+	}
+	if answer.MediaType != release.KeylessMediaType {
+		return release.Keyless{}, fmt.Errorf("%s: its answer: mediaType: %.100q, want %q", program, answer.MediaType, release.KeylessMediaType)
+	}
+	return answer, nil
+}
+
+// findKeyless prefers the program that was installed with this one.
+func findKeyless() (string, error) {
+	self, err := os.Executable()
+	if err == nil {
+		self, err = filepath.EvalSymlinks(self)
+	}
+	if err == nil {
+		if program, err := exec.LookPath(filepath.Join(filepath.Dir(self), keylessProgram)); err == nil {
+			return program, nil
+		}
+	}
+	return exec.LookPath(keylessProgram)
+}
+
+// keylessError is what the program said, with what its exit code means.
+func keylessError(ctx context.Context, err error, stderr string) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	if !ok {
+		return fmt.Errorf("running %s: %w", keylessProgram, err)
+	}
+	first, _, _ := strings.Cut(strings.TrimPrefix(stderr, keylessProgram+": error: "), "\n")
+	switch said := errors.New(first); exit.ExitCode() {
+	case cli.ExitSignature:
+		return fmt.Errorf("%w: %w", release.ErrSignature, said)
+	case cli.ExitUsage:
+		return cli.Usage(said, "")
+	default:
+		return fmt.Errorf("%s: %w: %w", keylessProgram, err, said)
+	}
+}
