@@ -251,3 +251,31 @@ func ia5String(der []byte) (string, error) {
 	}
 	return string(v.Bytes), nil
 }
+
+// Endorsement is what the certificate of a VCEK or VLEK says.
+type Endorsement struct {
+	Key       SigningKey
+	Product   Product
+	TCB       TCB
+	HWID      []byte // of a VCEK: 64 bytes, 8 on Turin
+	CSPID     string // of a VLEK
+	Simulated bool
+}
+
+// ParseEndorsement reads the certificate, in DER, of a VCEK or VLEK. It checks
+// form alone: no signature, no date.
+func ParseEndorsement(der []byte) (Endorsement, error) {
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return Endorsement{}, fmt.Errorf("certificate: %w", err)
+	}
+	e, err := newEndorsement(cert)
+	if err != nil {
+		return Endorsement{}, fmt.Errorf("certificate: %w", err)
+	}
+	all := Endorsement{Key: e.key, Product: e.product, TCB: e.tcb, CSPID: e.cspID, Simulated: e.simulated}
+	if e.key == VCEK {
+		all.HWID = bytes.Clone(e.chipID[:e.product.hwidSize()])
+	}
+	return all, nil
+}
