@@ -11,12 +11,12 @@ import (
 	"github.com/kraudcloud/kattest/verifier"
 )
 
-// explainMismatch adds to a measurement that is not the release's which launch made
-// it, or how many were ruled out. It changes what people read, never an outcome, and
+// explainMismatch adds to a measurement that is no release's which launch made it,
+// or how many were ruled out. It changes what people read, never an outcome, and
 // keeps no verdict back. A report that is not authentic is left alone: there is no
 // launch behind it.
 func (f *judgeFlags) explainMismatch(ctx context.Context, r *verifier.Result, found measure.Digest, stderr io.Writer) {
-	if len(f.releases.releases) == 0 || f.explainFor <= 0 || r.Verdict != verifier.Mismatch {
+	if len(f.releases.releases) == 0 || r.Verdict != verifier.Mismatch {
 		return
 	}
 	for i := range r.Checks {
@@ -28,6 +28,9 @@ func (f *judgeFlags) explainMismatch(ctx context.Context, r *verifier.Result, fo
 			if r.revoked != "" {
 				c.Reason, c.Hint = fmt.Sprintf("a launch of %s, which is revoked: %s", r.name(), r.revoked), "launch the publisher's newest release"
 			}
+			continue
+		}
+		if f.explainFor <= 0 {
 			continue
 		}
 		e, err := f.search(ctx, found, stderr)
@@ -73,6 +76,6 @@ func addExplanation(c *verifier.Check, e explanation) {
 		meanings = append(meanings, d.Meaning)
 		changes = append(changes, d.Change)
 	}
-	c.Reason = fmt.Sprintf("not one of the release's launches, but a launch of its parts: %s", strings.Join(meanings, "; "))
+	c.Reason = fmt.Sprintf("not one of the releases' launches, but a launch of the parts of %s: %s", e.Explanation.Nearest, strings.Join(meanings, "; "))
 	c.Hint = "launch with " + strings.Join(changes, "; ")
 }

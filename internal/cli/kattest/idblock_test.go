@@ -26,11 +26,7 @@ import (
 // whose keys are PEM files (testdata/kmsplugin). $MEASUREMENT is the digest of
 // the stack with one vCPU.
 func TestIDBlockScripts(t *testing.T) {
-	plugins := t.TempDir()
-	build := exec.Command("go", "build", "-o", filepath.Join(plugins, "sigstore-kms-file"), "./testdata/kmsplugin")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the KMS plugin: %v\n%s", err, out)
-	}
+	plugins := buildPlugin(t)
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata/idblock",
 		UpdateScripts: os.Getenv("UPDATE") != "",
@@ -57,6 +53,17 @@ func TestIDBlockScripts(t *testing.T) {
 			"exits": clitest.Exits, "flip": clitest.Flip,
 		},
 	})
+}
+
+// buildPlugin returns a folder with the KMS plugin.
+func buildPlugin(t *testing.T) string {
+	t.Helper()
+	plugins := t.TempDir()
+	build := exec.Command("go", "build", "-o", filepath.Join(plugins, "sigstore-kms-file"), "./testdata/kmsplugin")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building the KMS plugin: %v\n%s", err, out)
+	}
+	return plugins
 }
 
 // newPair writes a key pair to name.key and name.pub.

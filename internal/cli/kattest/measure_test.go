@@ -7,13 +7,25 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
 
+	"github.com/kraudcloud/kattest/internal/cli"
 	"github.com/kraudcloud/kattest/internal/cli/clitest"
 	"github.com/kraudcloud/kattest/internal/cli/kattest"
+	"github.com/kraudcloud/kattest/internal/cli/keyless"
 	"github.com/kraudcloud/kattest/measure/release"
 )
 
-func TestMain(m *testing.M) { clitest.Main(m, "kattest", kattest.New) }
+// Scripts run kattest, and kattest-keyless beside it.
+func TestMain(m *testing.M) {
+	run := func(root *cobra.Command) {
+		os.Exit(cli.Main(root, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	}
+	testscript.Main(m, map[string]func(){
+		"kattest":         func() { run(kattest.New()) },
+		"kattest-keyless": func() { run(keyless.New()) },
+	})
+}
 
 // Scripts find a boot stack in $WORK/stack, and may use:
 //

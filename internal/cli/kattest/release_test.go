@@ -1,0 +1,116 @@
+package kattest_test
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/kraudcloud/kattest/internal/cli/clitest"
+	"github.com/kraudcloud/kattest/internal/fakesigstore"
+	"github.com/kraudcloud/kattest/launcher/simpsp"
+)
+
+// Scripts find what those of verify do, the KMS plugin of those of idblock, and
+// root.json and stranger.json, the trusted roots of two sigstores. They may use:
+//
+//	keyless BUNDLE OUT SUBJECT ISSUER [no-log|no-sct|no-time|expired]
+//	                        sign a bundle's statement anew, by an identity of the first sigstore
+//	statement VARIABLE FILE put the SHA-256 of a bundle's statement into a variable
+//	alone                   leave no program but kattest in PATH, and none beside it
+//	recmdline FOLDER CMDLINE, flip FILE OFFSET, exits CODE COMMAND [ARG...]
+func TestReleaseScripts(t *testing.T) {
+	psp, err := simpsp.Load(filepath.Join(t.TempDir(), "psp"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sigstore, root := newSigstore(t)
+	_, stranger := newSigstore(t)
+	plugins := buildPlugin(t)
+	testscript.Run(t, testscript.Params{
+		Dir:           "testdata/release",
+		UpdateScripts: os.Getenv("UPDATE") != "",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("PATH", plugins+string(os.PathListSeparator)+env.Getenv("PATH"))
+			env.Setenv("SOON", time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
+			env.Setenv("LATER", time.Now().Add(2*time.Hour).UTC().Format(time.RFC3339))
+			return errors.Join(makeAnswer(env, psp),
+				os.WriteFile(filepath.Join(env.WorkDir, "root.json"), root, 0o600),
+				os.WriteFile(filepath.Join(env.WorkDir, "stranger.json"), stranger, 0o600))
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exits": clitest.Exits, "flip": clitest.Flip, "recmdline": changeCmdline, "setdigest": setDigest,
+			"statement": setStatement, "alone": leaveAlone,
+			"keyless": func(ts *testscript.TestScript, _ bool, args []string) { signKeyless(ts, sigstore, args) },
+		},
+	})
+}
+
+func newSigstore(t *testing.T) (*fakesigstore.Authority, []byte) {
+	t.Helper()
+	a, err := fakesigstore.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := a.TrustedRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a, root
+}
+
+// payload returns the statement of a bundle.
+func payload(ts *testscript.TestScript, file string) []byte {
+	var b struct {
+		DSSEEnvelope struct {
+			Payload []byte `json:"payload"`
+		} `json:"dsseEnvelope"`
+	}
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(file)), &b))
+	return b.DSSEEnvelope.Payload
+}
+
+func setStatement(ts *testscript.TestScript, _ bool, args []string) {
+	sum := sha256.Sum256(payload(ts, args[1]))
+	ts.Setenv(args[0], hex.EncodeToString(sum[:]))
+}
+
+func signKeyless(ts *testscript.TestScript, a *fakesigstore.Authority, args []string) {
+	s := fakesigstore.Signing{Subject: args[2], Issuer: args[3]}
+	for _, lack := range args[4:] {
+		switch lack {
+		case "no-log":
+			s.WithoutLog = true
+		case "no-sct":
+			s.WithoutSCT = true
+		case "no-time":
+			s.WithoutTimestamp, s.WithoutPromise = true, true
+		case "expired":
+			s.Certified = time.Now().Add(-time.Hour)
+		default:
+			ts.Fatalf("unknown lack %q", lack)
+		}
+	}
+	b, err := a.Sign(payload(ts, args[0]), s)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), b, 0o600))
+}
+
+// leaveAlone puts kattest into a folder of its own, which is all of PATH.
+func leaveAlone(ts *testscript.TestScript, _ bool, _ []string) {
+	self, err := exec.LookPath("kattest")
+	ts.Check(err)
+	data, err := os.ReadFile(self)
+	ts.Check(err)
+	dir := ts.MkAbs("alone")
+	ts.Check(os.Mkdir(dir, 0o700))
+	ts.Check(os.WriteFile(filepath.Join(dir, "kattest"), data, 0o700))
+	ts.Setenv("PATH", dir)
+}
