@@ -252,7 +252,7 @@ func (v *verification) fetched(ctx context.Context) (*endorsement, error) {
 		if err != nil {
 			return nil, err
 		}
-		der, err := v.source.VCEK(ctx, p, r.ChipID[:p.hwidSize()], tcb)
+		der, err := v.source.VCEK(ctx, p, r.ChipID[:p.HWIDSize()], tcb)
 		if err == nil {
 			return v.cache.endorsement(der)
 		}
@@ -282,5 +282,5 @@ func (v *verification) collateralHint(key SigningKey) string {
 		fmc = fmt.Sprintf("fmcSPL=%d&", tcb.FMC)
 	}
 	return fmt.Sprintf("without --offline it is fetched; or give it with --vcek: https://kdsintf.amd.com/vcek/v1/%v/%x?%sblSPL=%d&teeSPL=%d&snpSPL=%d&ucodeSPL=%d",
-		v.product, r.ChipID[:v.product.hwidSize()], fmc, tcb.Bootloader, tcb.TEE, tcb.SNP, tcb.Microcode)
+		v.product, r.ChipID[:v.product.HWIDSize()], fmc, tcb.Bootloader, tcb.TEE, tcb.SNP, tcb.Microcode)
 }

@@ -179,7 +179,7 @@ func (e *endorsement) readNames(values map[string][]byte) error {
 			return fmt.Errorf("extension %s (CSP_ID): %w", oidCSPID, err)
 		}
 	} else {
-		if want := e.product.hwidSize(); len(hwid) != want {
+		if want := e.product.HWIDSize(); len(hwid) != want {
 			return fmt.Errorf("extension %s (HWID): %d bytes, want %d on %v", oidHWID, len(hwid), want, e.product)
 		}
 		if copy(e.chipID[:], hwid); e.chipID == [64]byte{} {
@@ -275,7 +275,7 @@ func ParseEndorsement(der []byte) (Endorsement, error) {
 	}
 	all := Endorsement{Key: e.key, Product: e.product, TCB: e.tcb, CSPID: e.cspID, Simulated: e.simulated}
 	if e.key == VCEK {
-		all.HWID = bytes.Clone(e.chipID[:e.product.hwidSize()])
+		all.HWID = bytes.Clone(e.chipID[:e.product.HWIDSize()])
 	}
 	return all, nil
 }

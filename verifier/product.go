@@ -34,9 +34,9 @@ func (p Product) String() string {
 	}
 }
 
-// hwidSize is the size of the HWID in a VCEK's certificate, in bytes: what of
+// HWIDSize is the size of the HWID in a VCEK's certificate, in bytes: what of
 // CHIP_ID is not zero.
-func (p Product) hwidSize() int {
+func (p Product) HWIDSize() int {
 	if p == Turin {
 		return 8
 	}

@@ -77,7 +77,7 @@ func inDate(list *x509.RevocationList, t time.Time) error {
 // revoked is good again.
 func (v *verification) checkRevocation(ctx context.Context, e *endorsement, c chain) error {
 	if v.policy.Revocation == RevocationOff {
-		v.skip(CodeCRL, "", "--revocation off: a key that AMD has revoked would do")
+		v.skip(CodeCRL, "", "--crl-rule off: a key that AMD has revoked would do")
 		return nil
 	}
 	search := listSearch{v: v, ark: c.ark, serials: []*big.Int{c.ask.SerialNumber, e.cert.SerialNumber}}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/kraudcloud/kattest/internal/strictjson"
 	"github.com/kraudcloud/kattest/verifier"
@@ -265,4 +266,36 @@ func find[K comparable](m map[K][]byte, key K) ([]byte, error) {
 		return data, nil
 	}
 	return nil, fmt.Errorf("%v: not in the bundle: %w", key, verifier.ErrNotFound)
+}
+
+// Item describes a part of a bundle for people.
+type Item struct {
+	Kind    string // chain, revocation list or VCEK
+	Product verifier.Product
+	What    string
+	Until   time.Time // its last day
+}
+
+// Items returns what is in the bundle, sorted.
+func (b *Bundle) Items() []Item {
+	var all []Item
+	for _, pem := range sorted(b.chains) {
+		if certs, err := verifier.ParseChain(pem); err == nil { // was parsed before
+			p, _, _ := chainOf(certs)
+			all = append(all, Item{"chain", p, certs[0].Subject.CommonName + ", " + certs[1].Subject.CommonName, certs[0].NotAfter})
+		}
+	}
+	for _, p := range verifier.Products() {
+		if list, err := verifier.ParseCRL(b.crls[p]); err == nil {
+			all = append(all, Item{"revocation list", p, fmt.Sprintf("%s, %d revoked", list.Issuer.CommonName, len(list.RevokedCertificateEntries)), list.NextUpdate})
+		}
+	}
+	for _, der := range sorted(b.vceks) {
+		e, errE := verifier.ParseEndorsement(der)
+		cert, errC := x509.ParseCertificate(der)
+		if errE == nil && errC == nil {
+			all = append(all, Item{"VCEK", e.Product, fmt.Sprintf("chip %x, %v", e.HWID, e.TCB), cert.NotAfter})
+		}
+	}
+	return all
 }

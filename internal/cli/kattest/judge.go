@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -28,6 +29,7 @@ type judgeFlags struct {
 	authenticityOnly          bool
 	explainFor                time.Duration
 	releases                  releaseFlags
+	collateral                collateralFlags
 	id                        idFlags
 
 	withoutMeasurement, withoutNonce, withoutHostData, withoutVMPL     bool
@@ -59,6 +61,7 @@ func (f *judgeFlags) register(flags *pflag.FlagSet) {
 	flags.DurationVar(&f.explainFor, "explain", defaultExplainFor, "how long to search for the launch that made a measurement which is not the release's; 0 is not at all")
 	flags.StringVar(&f.output, "output", "text", "form of the answer: text or json")
 	f.id.register(flags)
+	f.collateral.register(flags)
 }
 
 // exclusive are flags that contradict each other, and of which one is needed.
@@ -81,6 +84,9 @@ func (f *judgeFlags) check(flags *pflag.FlagSet, fresh bool) error {
 		return cli.Usage(err, "")
 	}
 	if err := f.id.check(flags, f.authenticityOnly); err != nil {
+		return cli.Usage(err, "")
+	}
+	if err := f.collateral.check(); err != nil {
 		return cli.Usage(err, "")
 	}
 	if f.vmpl > 3 {
@@ -126,7 +132,7 @@ func (f *judgeFlags) policy(cmd *cobra.Command) (verifier.Policy, error) {
 		p.CSPIDs = []string{f.cspID}
 	}
 	readReleases := func(p *verifier.Policy) error { return f.releases.read(cmd.Context(), p, cmd.ErrOrStderr()) }
-	for _, read := range []func(*verifier.Policy) error{f.readValues, f.readCertificates, f.readSpec, readReleases, f.id.read} {
+	for _, read := range []func(*verifier.Policy) error{f.readValues, f.readCertificates, f.readSpec, readReleases, f.id.read, f.collateral.read} {
 		if err := read(&p); err != nil {
 			if _, ok := errors.AsType[*cli.Error](err); ok {
 				return verifier.Policy{}, err
@@ -250,9 +256,26 @@ func readInput(cmd *cobra.Command, name string) (verifier.Input, error) {
 	return in, nil
 }
 
+// verifier returns one that asks for collateral where the flags say. A simulated
+// processor's chain is whole: nothing is asked of anyone.
+func (f *judgeFlags) verifier(stderr io.Writer) (*verifier.Verifier, error) {
+	if f.trustSimulated != "" {
+		return verifier.New(nil), nil
+	}
+	source, err := f.collateral.source(stderr)
+	if err != nil {
+		return nil, cli.Usage(err, "")
+	}
+	return verifier.New(source), nil
+}
+
 // judge prints the verdict and returns the exit code that goes with it.
 func (f *judgeFlags) judge(cmd *cobra.Command, in verifier.Input, p verifier.Policy) error {
-	result, err := verifier.New(nil).Verify(cmd.Context(), in, p)
+	judge, err := f.verifier(cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	result, err := judge.Verify(cmd.Context(), in, p)
 	if _, refused := errors.AsType[*verifier.Refusal](err); err != nil && !refused {
 		return err
 	}
