@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"unicode"
 
 	"github.com/kraudcloud/kattest/internal/cli"
 	"github.com/kraudcloud/kattest/internal/strictjson"
@@ -66,6 +67,7 @@ func keylessError(ctx context.Context, err error, stderr string) error {
 		return fmt.Errorf("running %s: %w", keylessProgram, err)
 	}
 	first, _, _ := strings.Cut(strings.TrimPrefix(stderr, keylessProgram+": error: "), "\n")
+	first = printable(first) // it may quote a stranger's certificate
 	switch said := errors.New(first); exit.ExitCode() {
 	case cli.ExitSignature:
 		return fmt.Errorf("%w: %w", release.ErrSignature, said)
@@ -74,4 +76,14 @@ func keylessError(ctx context.Context, err error, stderr string) error {
 	default:
 		return fmt.Errorf("%s: %w: %w", keylessProgram, err, said)
 	}
+}
+
+// printable puts question marks for what a terminal would act on.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s)
 }

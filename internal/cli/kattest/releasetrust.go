@@ -160,7 +160,7 @@ func (t *trust) verify(ctx context.Context, bundle []byte) (signed, error) {
 		if err != nil {
 			return signed{}, err
 		}
-		return signed{statement: answer.Statement, publisher: byIdentity, by: answer.Signer.String()}, nil
+		return signed{statement: answer.Statement, publisher: byIdentity, by: printable(answer.Signer.String())}, nil
 	case len(t.keys) == 0:
 		return signed{}, fmt.Errorf("%w: it is signed by a key, for which --key is", release.ErrSignature)
 	}

@@ -1,5 +1,5 @@
 // Package keyless is the command kattest-keyless, which kattest runs for a bundle
-// that a certificate signed: sigstore's verifier and its some ninety modules stay
+// that a certificate signed: sigstore's verifier and its some seventy modules stay
 // out of the program that judges reports.
 package keyless
 
