@@ -27,14 +27,22 @@ func ParseInput(data []byte) (Input, error) {
 	if len(data) > MaxInput {
 		return Input{}, problem(Problem{Code: CodeSize, Expected: fmt.Sprintf("at most %d", MaxInput), Found: fmt.Sprintf("%d bytes", len(data))})
 	}
-	// A report begins with its version, never with a brace or white space.
-	if text := bytes.TrimLeft(data, " \t\r\n"); len(text) > 0 && text[0] == '{' {
+	if formOf(data) == FormEvidence {
 		return parseEvidence(data)
 	}
 	if len(data) < ReportSize {
 		return Input{}, problem(Problem{Code: CodeSize, Expected: fmt.Sprintf("%d, or evidence in JSON", ReportSize), Found: fmt.Sprintf("%d bytes", len(data))})
 	}
 	return newInput(data[:ReportSize], data[ReportSize:])
+}
+
+// formOf tells evidence from a report, which begins with its version and never
+// with a brace or white space.
+func formOf(data []byte) string {
+	if text := bytes.TrimLeft(data, " \t\r\n"); len(text) > 0 && text[0] == '{' {
+		return FormEvidence
+	}
+	return FormReport
 }
 
 func parseEvidence(data []byte) (Input, error) {

@@ -56,6 +56,12 @@ func (o *Outcome) UnmarshalText(text []byte) error {
 	return fmt.Errorf("unknown outcome %.40q", text)
 }
 
+// Forms of input.
+const (
+	FormReport   = "report"
+	FormEvidence = "evidence"
+)
+
 // Check is one check and its outcome.
 type Check struct {
 	Code     Code    `json:"code"`
@@ -122,9 +128,12 @@ func (v *Verdict) UnmarshalText(text []byte) error {
 
 // Result is what was found. It is documented in docs/spec/result.md.
 type Result struct {
-	MediaType string  `json:"mediaType"`
-	Subject   string  `json:"subject,omitempty"` // what was judged: a file's name
-	Verdict   Verdict `json:"verdict"`
+	MediaType string `json:"mediaType"`
+	Subject   string `json:"subject,omitempty"` // what was judged: a file's name
+	// Form is what was judged: report, or evidence. The bytes of checks are those
+	// of the report, which in evidence is encoded.
+	Form    string  `json:"form"`
+	Verdict Verdict `json:"verdict"`
 	// Simulated says that a simulated PSP signed the report, whether it was
 	// trusted or not: nothing of this holds for AMD hardware.
 	Simulated        bool      `json:"simulated"`

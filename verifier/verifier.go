@@ -38,7 +38,7 @@ func (v *Verifier) Judge(ctx context.Context, name string, data []byte, policy P
 	in, err := ParseInput(data)
 	if err != nil {
 		r := malformed(err, policy)
-		r.Subject = name
+		r.Subject, r.Form = name, formOf(data)
 		return r, &Refusal{r}
 	}
 	r, err := v.Verify(ctx, in, policy)
@@ -93,8 +93,13 @@ type verification struct {
 
 // result puts the checks together.
 func (v *verification) result() Result {
+	form := FormReport
+	if v.in.Evidence != nil {
+		form = FormEvidence
+	}
 	return Result{
 		MediaType:        MediaType,
+		Form:             form,
 		Verdict:          verdict(v.checks, v.policy.AuthenticityOnly),
 		Simulated:        v.simulated,
 		AuthenticityOnly: v.policy.AuthenticityOnly,
