@@ -1,0 +1,71 @@
+package policyfile
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/kraudcloud/kattest/verifier"
+)
+
+// Field describes a field of the file. docs/spec/policy.md is made from them.
+type Field struct {
+	// Path is where the field stands. PRODUCT stands for a product's name.
+	Path    string
+	Values  string // what may be written
+	Default string // "" where there is none
+	Meaning string
+	Checks  []verifier.Code // that it decides
+}
+
+// productPath is where a product's field stands in Field.Path.
+const productPath = productsSection + ".PRODUCT"
+
+// Fields returns every field in the order of the file.
+func Fields() ([]Field, error) {
+	f, err := Default()
+	if err != nil {
+		return nil, err
+	}
+	fields := []Field{
+		{Path: "version", Values: fmt.Sprint(version), Meaning: "of this format; must be there"},
+		{
+			Path: productsSection, Values: "Milan, Genoa, Turin, each with its fields or " + defaultWord, Default: "all three",
+			Meaning: "the processors that are accepted", Checks: []verifier.Code{verifier.CodeAllowedProduct},
+		},
+		{
+			Path: productPath + "." + allTCBs, Values: "least levels, as for reported", Default: productDefaults(f, productSettings()[0]),
+			Meaning: "the three below at once; what they name goes before it",
+			Checks:  []verifier.Code{verifier.CodeReportedTCB, verifier.CodeCommittedTCB, verifier.CodeLaunchTCB},
+		},
+	}
+	for _, s := range productSettings() {
+		text := productDefaults(f, s)
+		if text == fields[2].Default {
+			text = "as " + allTCBs
+		}
+		fields = append(fields, Field{productPath + "." + s.name, s.values, text, s.meaning, s.codes})
+	}
+	for _, s := range sectioned() {
+		fields = append(fields, Field{s.path(), s.values, s.write(&f), s.meaning, s.codes})
+	}
+	return fields, nil
+}
+
+// productDefaults returns what a field is by default, by product where they differ.
+func productDefaults(f File, s productField) string {
+	var parts []string
+	same := true
+	first := ""
+	for i, p := range verifier.Products() {
+		text := s.write(p, f.Policy.Products[p])
+		if i == 0 {
+			first = text
+		}
+		same = same && text == first
+		parts = append(parts, fmt.Sprintf("%v %s", p, text))
+	}
+	if same {
+		return first
+	}
+	return strings.Join(parts, "; ")
+}
