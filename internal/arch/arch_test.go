@@ -42,6 +42,7 @@ var rules = []struct{ pkg, banned, reason string }{
 	{"verifier", module + "/reproducible", "verifying builds nothing"},
 	{"verifier", "github.com/sigstore", "reference values arrive checked; the verifying path stays light"},
 	{"verifier", "github.com/vbauerster/mpb", "the verifying path stays light"},
+	{"verifier/policyfile", module + "/measure/release", "releases are opened by who reads the file"},
 	{"launcher", module + "/verifier", "the launcher runs VMs and judges nothing"},
 	{"launcher", module + "/reproducible", "the launcher runs what it is given"},
 	{"launcher/probe", module + "/verifier", "a probe judges a firmware, not evidence"},
