@@ -12,6 +12,12 @@ const notGiven = "(not given)"
 func (v *verification) checkBinding() {
 	p, r, e := v.policy, v.in.Report, v.in.Evidence
 	found := hex.EncodeToString(r.ReportData[:])
+	if e == nil && p.Nonce != nil {
+		v.add(Check{
+			Code: CodeNonce, Outcome: Fail, Expected: hex.EncodeToString(p.Nonce), Found: "no evidence",
+			Reason: "a bare report does not say what it binds a nonce to", Hint: "--report-data HEX, or give the evidence in JSON",
+		})
+	}
 	if e != nil {
 		v.checkNonce()
 		bound := e.ReportData()

@@ -6,6 +6,7 @@ type Code string
 
 // The checks.
 const (
+	CodeInput     Code = "input"
 	CodeSize      Code = "report.size"
 	CodeVersion   Code = "report.version"
 	CodeReserved  Code = "report.reserved"
@@ -107,6 +108,7 @@ func Checks() []CheckInfo { return append([]CheckInfo(nil), catalogue...) }
 
 // catalogue is the one place where a check is described. Offsets: see ParseReport.
 var catalogue = []CheckInfo{
+	{CodeInput, ClassFormat, "", Range{}, "the input could be read"},
 	{CodeSize, ClassFormat, "", Range{0, ReportSize}, "the input is a report of 1184 bytes, with or without a certificate table behind it, or evidence"},
 	{CodeVersion, ClassFormat, "VERSION", Range{0x000, 4}, "the report's version is one that this verifier knows, 2 to 5"},
 	{CodeReserved, ClassFormat, "reserved", Range{}, "what the report's version reserves is zero"},

@@ -164,10 +164,10 @@ var categories = []struct {
 func Vector(r verifier.Result) map[string]Claim {
 	vector := map[string]Claim{}
 	for _, category := range categories {
-		switch {
-		case r.Verdict == verifier.Forged || r.Verdict == verifier.Malformed:
+		switch r.Verdict {
+		case verifier.Forged, verifier.Malformed:
 			vector[category.name] = claimNotSigned
-		case r.Verdict == verifier.Unavailable:
+		case verifier.Unavailable:
 			vector[category.name] = claimNone
 		default:
 			vector[category.name] = claimNone

@@ -44,7 +44,7 @@ func writeReason(b *bytes.Buffer, c verifier.Check) {
 		return
 	}
 	where := string(c.Code)
-	if c.Outcome == verifier.Fail && c.Field != "" {
+	if c.Outcome == verifier.Fail && c.Field != "" && c.Field != where {
 		where += " (" + c.Field
 		if c.Bytes != nil {
 			where += fmt.Sprintf(", bytes 0x%03x to 0x%03x", c.Bytes.Offset, c.Bytes.Offset+c.Bytes.Length-1)

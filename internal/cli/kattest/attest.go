@@ -70,7 +70,7 @@ binds is one of the checks; no certificate authority takes part.`,
 				}
 			}
 			p.TLSKey = key
-			return f.judge(cmd, in, p)
+			return f.judge(cmd, []subject{{args[0], data}}, false, p)
 		},
 	}
 	f.register(cmd.Flags())

@@ -15,10 +15,11 @@ import (
 // or how many were ruled out. It changes what people read, never an outcome, and
 // keeps no verdict back. A report that is not authentic is left alone: there is no
 // launch behind it.
-func (f *judgeFlags) explainMismatch(ctx context.Context, r *verifier.Result, found measure.Digest, stderr io.Writer) {
+func (f *judgeFlags) explainMismatch(ctx context.Context, r *verifier.Result, stderr io.Writer) {
 	if len(f.releases.releases) == 0 || r.Verdict != verifier.Mismatch {
 		return
 	}
+	found := measure.Digest(r.Claims.Measurement)
 	for i := range r.Checks {
 		c := &r.Checks[i]
 		if c.Code != verifier.CodeMeasurement || c.Outcome != verifier.Fail {

@@ -24,12 +24,13 @@ type judgeFlags struct {
 	measurements              []string
 	spec, hostData            string
 	vcek, trustSimulated      string
-	cspID, minTCB, at, output string
+	cspID, minTCB, at         string
 	vmpl                      uint32
 	authenticityOnly          bool
 	explainFor                time.Duration
 	releases                  releaseFlags
 	collateral                collateralFlags
+	output                    outputFlags
 	id                        idFlags
 
 	withoutMeasurement, withoutNonce, withoutHostData, withoutVMPL     bool
@@ -59,7 +60,7 @@ func (f *judgeFlags) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.withoutCommitted, "without-committed-check", false, "accept provisional firmware")
 	flags.BoolVar(&f.withoutProviders, "without-csp-id", false, "accept a VLEK of any cloud provider")
 	flags.DurationVar(&f.explainFor, "explain", defaultExplainFor, "how long to search for the launch that made a measurement which is not the release's; 0 is not at all")
-	flags.StringVar(&f.output, "output", "text", "form of the answer: text or json")
+	f.output.register(flags)
 	f.id.register(flags)
 	f.collateral.register(flags)
 }
@@ -77,8 +78,8 @@ var exclusive = []struct {
 // check refuses a command line that contradicts itself or leaves a question
 // open. fresh says that the command makes a nonce itself.
 func (f *judgeFlags) check(flags *pflag.FlagSet, fresh bool) error {
-	if f.output != "text" && f.output != "json" {
-		return cli.Usage(fmt.Errorf("--output: %q is neither text nor json", f.output), "")
+	if err := f.output.check(); err != nil {
+		return cli.Usage(err, "")
 	}
 	if err := f.releases.check(); err != nil {
 		return cli.Usage(err, "")
@@ -237,25 +238,6 @@ func (f *judgeFlags) readSpec(p *verifier.Policy) error {
 	return nil
 }
 
-// readInput reads what is to be judged: a file, or standard input for "-".
-func readInput(cmd *cobra.Command, name string) (verifier.Input, error) {
-	var data []byte
-	var err error
-	if name == "-" {
-		data, err = cli.ReadAll("standard input", cmd.InOrStdin(), verifier.MaxInput)
-	} else {
-		data, err = cli.ReadFile(name, verifier.MaxInput)
-	}
-	if err != nil {
-		return verifier.Input{}, cli.Usage(err, "")
-	}
-	in, err := verifier.ParseInput(data)
-	if err != nil {
-		return verifier.Input{}, cli.Usage(fmt.Errorf("%s: %w", name, err), "want a report of 1184 bytes, one with its certificate table, or evidence in JSON")
-	}
-	return in, nil
-}
-
 // verifier returns one that asks for collateral where the flags say. A simulated
 // processor's chain is whole: nothing is asked of anyone.
 func (f *judgeFlags) verifier(stderr io.Writer) (*verifier.Verifier, error) {
@@ -269,35 +251,21 @@ func (f *judgeFlags) verifier(stderr io.Writer) (*verifier.Verifier, error) {
 	return verifier.New(source), nil
 }
 
-// judge prints the verdict and returns the exit code that goes with it.
-func (f *judgeFlags) judge(cmd *cobra.Command, in verifier.Input, p verifier.Policy) error {
+// judge prints the verdicts and returns the exit code that goes with the worst.
+func (f *judgeFlags) judge(cmd *cobra.Command, all []subject, many bool, p verifier.Policy) error {
 	judge, err := f.verifier(cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
-	result, err := judge.Verify(cmd.Context(), in, p)
-	if _, refused := errors.AsType[*verifier.Refusal](err); err != nil && !refused {
+	results, err := judgeAll(cmd.Context(), judge, all, p)
+	if err != nil {
 		return err
 	}
-	f.explainMismatch(cmd.Context(), &result, in.Report.Measurement, cmd.ErrOrStderr())
-	if f.output == "json" {
-		err = writeJSON(cmd.OutOrStdout(), result)
-	} else {
-		err = writeVerdict(cmd.OutOrStdout(), result)
+	for i := range results {
+		f.explainMismatch(cmd.Context(), &results[i], cmd.ErrOrStderr())
 	}
-	if err != nil {
-		return fmt.Errorf("writing the result: %w", err)
+	if err := f.output.write(cmd.OutOrStdout(), results, many, ""); err != nil {
+		return err
 	}
-	switch result.Verdict {
-	case verifier.Verified, verifier.Authentic:
-		return nil
-	case verifier.Mismatch:
-		return &cli.Silent{Code: cli.ExitMismatch}
-	case verifier.Unavailable:
-		return &cli.Silent{Code: cli.ExitUnavailable}
-	case verifier.Malformed:
-		return &cli.Silent{Code: cli.ExitUsage}
-	default:
-		return &cli.Silent{Code: cli.ExitSignature}
-	}
+	return exit(results)
 }

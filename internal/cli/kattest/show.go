@@ -65,6 +65,25 @@ judged: anyone can write these bytes.`,
 	return cmd
 }
 
+// readInput reads what is to be shown: a file, or standard input for "-".
+func readInput(cmd *cobra.Command, name string) (verifier.Input, error) {
+	var data []byte
+	var err error
+	if name == "-" {
+		data, err = cli.ReadAll("standard input", cmd.InOrStdin(), verifier.MaxInput)
+	} else {
+		data, err = cli.ReadFile(name, verifier.MaxInput)
+	}
+	if err != nil {
+		return verifier.Input{}, cli.Usage(err, "")
+	}
+	in, err := verifier.ParseInput(data)
+	if err != nil {
+		return verifier.Input{}, cli.Usage(fmt.Errorf("%s: %w", name, err), "want a report of 1184 bytes, one with its certificate table, or evidence in JSON")
+	}
+	return in, nil
+}
+
 func inputFields(in verifier.Input) []field {
 	fields := reportFields(in.Report)
 	for i, e := range in.Certificates.Entries {

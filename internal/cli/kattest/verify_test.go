@@ -35,6 +35,7 @@ import (
 // Scripts find in $WORK a boot stack and what a guest that was launched from it
 // on the simulated platform answers, and what it may be judged by:
 //
+//	ear.key                                       a key to sign with
 //	stack/ release.json release.pub other.pub     the release of 1 and 2 vCPUs, and another key
 //	spec.json other.json                          the launch spec, and another one
 //	evidence.json report.bin bare.bin vcek.der    the answer, the report with certificates and without, the certificate
@@ -89,6 +90,9 @@ func (a answer) to(nonce []byte) evidence.Evidence {
 func makeAnswer(env *testscript.Env, psp *simpsp.PSP) error {
 	work := func(name string) string { return filepath.Join(env.WorkDir, name) }
 	if err := errors.Join(clitest.WriteStack(work("stack"), "console=ttyS0 quiet"), clitest.Probed(env, true)); err != nil {
+		return err
+	}
+	if _, err := newPair(work("ear"), elliptic.P256()); err != nil {
 		return err
 	}
 	digest, err := publish(work("stack"), work("release.json"), work("release.pub"), work("other.pub"))
