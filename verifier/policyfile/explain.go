@@ -212,7 +212,7 @@ func explainCSPID(f *File, s subject) answer {
 		return answer{found: "a VLEK of an unknown provider", passes: f.Policy.WithoutCSPID, needs: anyWord}
 	default:
 		return answer{
-			found: s.csp, passes: f.Policy.WithoutCSPID || slices.Contains(f.Policy.CSPIDs, s.csp),
+			found: quote(s.csp), passes: f.Policy.WithoutCSPID || slices.Contains(f.Policy.CSPIDs, s.csp),
 			needs: writeTexts([]string{s.csp}),
 		}
 	}

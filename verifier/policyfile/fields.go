@@ -69,3 +69,41 @@ func productDefaults(f File, s productField) string {
 	}
 	return strings.Join(parts, "; ")
 }
+
+// Difference is a field in which two policies differ, each as in a file.
+type Difference struct {
+	Field, Here, There string // "" where it is unset
+}
+
+// Differences returns the fields in which f is not as other.
+func (f File) Differences(other File) []Difference {
+	var all []Difference
+	add := func(field, here, there string) {
+		if here != there {
+			all = append(all, Difference{field, here, there})
+		}
+	}
+	for _, p := range verifier.Products() {
+		here, ok := f.Policy.Products[p]
+		there, ok2 := other.Policy.Products[p]
+		path := fmt.Sprintf("%s.%v", productsSection, p)
+		if !ok || !ok2 {
+			add(path, accepted(ok), accepted(ok2))
+			continue
+		}
+		for _, s := range productSettings() {
+			add(path+"."+s.name, s.write(p, here), s.write(p, there))
+		}
+	}
+	for _, s := range sectioned() {
+		add(s.path(), s.write(&f), s.write(&other))
+	}
+	return all
+}
+
+func accepted(yes bool) string {
+	if yes {
+		return "accepted"
+	}
+	return "refused"
+}

@@ -423,3 +423,22 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestDifferences(t *testing.T) {
+	d := defaults(t)
+	if got := parse(t, policyfile.DefaultText).Differences(d); len(got) != 0 {
+		t.Errorf("the default differs from itself: %v", got)
+	}
+	got := parse(t, "version: 1\nvmpl: any\nproducts:\n  Milan: {committed: {snp: 24}}\n  Turin: default").Differences(d)
+	want := []policyfile.Difference{
+		{
+			Field: "products.Milan.committed",
+			Here:  "{bootloader: 0, tee: 0, snp: 24, microcode: 68}", There: "{bootloader: 0, tee: 0, snp: 29, microcode: 68}",
+		},
+		{Field: "products.Genoa", Here: "refused", There: "accepted"},
+		{Field: "vmpl", Here: "any", There: "0"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}

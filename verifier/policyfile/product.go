@@ -77,7 +77,8 @@ func levelsField(name, meaning string, code verifier.Code, of func(*verifier.Pro
 			if err != nil {
 				return answer{found: err.Error()}
 			}
-			return answer{found: tcb.String(), passes: tcb.AtLeast(*of(&from)), needs: writeLevels(s.product, tcb)}
+			text := writeLevels(s.product, tcb)
+			return answer{found: text, passes: tcb.AtLeast(*of(&from)), needs: text}
 		},
 	}
 }

@@ -25,3 +25,13 @@ func writeAtomic(name string, data []byte) (err error) {
 	}
 	return os.Rename(f.Name(), name)
 }
+
+// writeNew writes a file that does not exist yet.
+func writeNew(name string, data []byte) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Close())
+}
