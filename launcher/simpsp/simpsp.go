@@ -11,15 +11,18 @@
 package simpsp
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 )
 
@@ -112,6 +115,23 @@ func read(dir string) (*PSP, error) {
 	return &p, nil
 }
 
+// checkTCB refuses a VCEK for other levels than those of the reports: it was made
+// before they were raised.
+func (p *PSP) checkTCB(hwid [64]byte) error {
+	extensions, err := vcekExtensions(hwid)
+	if err != nil {
+		return err
+	}
+	for _, want := range extensions {
+		if !slices.ContainsFunc(p.vcek.Extensions, func(e pkix.Extension) bool {
+			return e.Id.Equal(want.Id) && bytes.Equal(e.Value, want.Value)
+		}) {
+			return fmt.Errorf("%s is for another TCB than this version's: delete the folder, and a new one is made", VCEKFile)
+		}
+	}
+	return nil
+}
+
 // check makes sure that the files belong together, and returns the chip's id.
 func (p *PSP) check() ([64]byte, error) {
 	var hwid [64]byte
@@ -136,7 +156,7 @@ func (p *PSP) check() ([64]byte, error) {
 	}
 	for _, ext := range p.vcek.Extensions {
 		if ext.Id.Equal(oidHWID) && len(ext.Value) == len(hwid) {
-			return [64]byte(ext.Value), nil
+			return [64]byte(ext.Value), p.checkTCB([64]byte(ext.Value))
 		}
 	}
 	return hwid, fmt.Errorf("%s: no HWID of %d bytes", VCEKFile, len(hwid))

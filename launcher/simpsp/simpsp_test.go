@@ -220,6 +220,7 @@ func TestLikeGenuine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	setTCB(t, tcbVersion{Bootloader: 4, SNP: 24, Microcode: 219}) // the genuine one's
 	p := load(t)
 	for i, want := range genuine.Extensions {
 		got := p.vcek.Extensions[i]
@@ -273,7 +274,7 @@ func TestReport(t *testing.T) {
 			got.CurrentMajor, got.CurrentMinor, got.CurrentBuild,
 			got.ReportData, got.Measurement, got.HostData, got.ReportId, got.ChipId,
 		}
-		const milan = 0xdb18000000000004
+		const milan = 0xde1d000000000004
 		want := fields{
 			3, 1, 1, 0xa00f11, 0,
 			0x30000, milan, milan, milan, milan,
@@ -407,5 +408,28 @@ func FuzzServe(f *testing.F) {
 func TestLoadTakesEmptyFolder(t *testing.T) {
 	if _, err := Load(t.TempDir()); err != nil {
 		t.Error(err)
+	}
+}
+
+// setTCB makes simulated processors of other levels, until the test ends.
+func setTCB(t *testing.T, levels tcbVersion) {
+	t.Helper()
+	before := tcb
+	t.Cleanup(func() { tcb = before })
+	tcb = levels
+}
+
+// A PSP of before the levels were raised would sign reports that its VCEK does
+// not speak for.
+func TestLoadOfAnotherTCB(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "psp")
+	now := tcb
+	setTCB(t, tcbVersion{Bootloader: 4, SNP: 24, Microcode: 219})
+	if _, err := Load(dir); err != nil {
+		t.Fatal(err)
+	}
+	setTCB(t, now)
+	if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), "for another TCB") {
+		t.Errorf("error %v", err)
 	}
 }
