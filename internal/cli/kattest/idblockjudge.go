@@ -34,8 +34,9 @@ func (f *idFlags) register(flags *pflag.FlagSet) {
 	flags.Uint32Var(&f.minGuestSVN, "min-guest-svn", 0, "least GUEST_SVN that the ID block must have")
 }
 
-// check refuses a label without a key: any host can sign an ID block.
-func (f *idFlags) check(flags *pflag.FlagSet, authenticityOnly bool) error {
+// check refuses a label without a key, here or in the policy: any host can sign an
+// ID block.
+func (f *idFlags) check(flags *pflag.FlagSet, authenticityOnly bool, base verifier.Policy) error {
 	key := firstGiven(flags, idKeyFlagNames)
 	label := firstGiven(flags, idLabelFlagNames)
 	switch {
@@ -43,7 +44,7 @@ func (f *idFlags) check(flags *pflag.FlagSet, authenticityOnly bool) error {
 		return fmt.Errorf("--authenticity-only and --%s contradict each other", cmp.Or(key, label))
 	case flags.Changed("family-id") && f.familyID == "" || flags.Changed("image-id") && f.imageID == "":
 		return errors.New("--family-id, --image-id: want 32 hexadecimal digits")
-	case label != "" && key == "":
+	case label != "" && key == "" && len(base.IDKeys)+len(base.AuthorKeys) == 0:
 		return fmt.Errorf("--%s needs --id-key or --author-key: any host can sign an ID block", label)
 	}
 	return nil
@@ -59,11 +60,16 @@ func firstGiven(flags *pflag.FlagSet, names []string) string {
 }
 
 func (f *idFlags) read(p *verifier.Policy) error {
-	var errID, errAuthor error
-	p.IDKeys, errID = readKeyDigests("--id-key", f.idKeys, f.idKeyDigests)
-	p.AuthorKeys, errAuthor = readKeyDigests("--author-key", f.authorKeys, f.authorKeyDigests)
+	ids, errID := readKeyDigests("--id-key", f.idKeys, f.idKeyDigests)
+	authors, errAuthor := readKeyDigests("--author-key", f.authorKeys, f.authorKeyDigests)
 	if err := errors.Join(errID, errAuthor); err != nil {
 		return err
+	}
+	if len(ids) > 0 {
+		p.IDKeys = ids
+	}
+	if len(authors) > 0 {
+		p.AuthorKeys = authors
 	}
 	if f.familyID != "" {
 		p.FamilyID = new([16]byte)
@@ -77,7 +83,9 @@ func (f *idFlags) read(p *verifier.Policy) error {
 			return err
 		}
 	}
-	p.MinimumGuestSVN = f.minGuestSVN
+	if f.minGuestSVN > 0 {
+		p.MinimumGuestSVN = f.minGuestSVN
+	}
 	return nil
 }
 

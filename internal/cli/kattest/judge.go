@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,13 +19,16 @@ import (
 	"github.com/kraudcloud/kattest/verifier"
 )
 
-// judgeFlags say what is demanded of evidence. verify and attest share them.
+// judgeFlags say what is demanded of evidence. verify and attest share them. They
+// stand on a policy file: what a flag says replaces what the file does.
 type judgeFlags struct {
+	policyFlags
 	nonce, reportData         string
 	measurements              []string
 	spec, hostData            string
 	vcek, trustSimulated      string
-	cspID, minTCB, at         string
+	cspIDs                    []string
+	minTCB, at                string
 	vmpl                      uint32
 	authenticityOnly          bool
 	explainFor                time.Duration
@@ -38,15 +42,16 @@ type judgeFlags struct {
 }
 
 func (f *judgeFlags) register(flags *pflag.FlagSet) {
+	f.policyFlags.register(flags)
 	f.releases.register(flags)
 	flags.StringArrayVar(&f.measurements, "measurement", nil, "launch digest to accept, 96 hexadecimal digits; may be given more than once")
 	flags.StringVar(&f.nonce, "nonce", "", "nonce of the challenge, hexadecimal")
 	flags.StringVar(&f.reportData, "report-data", "", "REPORT_DATA to expect, 128 hexadecimal digits")
 	flags.StringVar(&f.spec, "spec", "", "launch spec of the workload to expect")
 	flags.StringVar(&f.hostData, "host-data", "", "HOST_DATA to expect, 64 hexadecimal digits")
-	flags.Uint32Var(&f.vmpl, "vmpl", 0, "privilege level to expect, 0 to 3")
-	flags.StringVar(&f.minTCB, "min-tcb", "", "least TCB: bootloader=N,tee=N,snp=N,microcode=N and on Turin fmc=N")
-	flags.StringVar(&f.cspID, "csp-id", "", "cloud provider that a VLEK must name")
+	flags.Uint32Var(&f.vmpl, "vmpl", 0, "privilege level to expect, 0 to 3 (default the policy's)")
+	flags.StringVar(&f.minTCB, "min-tcb", "", "least TCB in place of the policy's: bootloader=N,tee=N,snp=N,microcode=N and on Turin fmc=N")
+	flags.StringArrayVar(&f.cspIDs, "csp-id", nil, "cloud provider that a VLEK may name, beside the policy's; may be given more than once")
 	flags.StringVar(&f.vcek, "vcek", "", "certificate of the VCEK or VLEK, DER or PEM, in place of the one with the report")
 	flags.StringVar(&f.at, "at", "", "time to judge certificates at, RFC 3339 (default now)")
 	flags.StringVar(&f.trustSimulated, "trust-simulated", "", "trust this chain (PEM, ASK then ARK) of a SIMULATED processor, and nothing else")
@@ -81,10 +86,13 @@ func (f *judgeFlags) check(flags *pflag.FlagSet, fresh bool) error {
 	if err := f.output.check(); err != nil {
 		return cli.Usage(err, "")
 	}
+	if err := f.load(flags); err != nil {
+		return err
+	}
 	if err := f.releases.check(); err != nil {
 		return cli.Usage(err, "")
 	}
-	if err := f.id.check(flags, f.authenticityOnly); err != nil {
+	if err := f.id.check(flags, f.authenticityOnly, f.base.Policy); err != nil {
 		return cli.Usage(err, "")
 	}
 	if err := f.collateral.check(); err != nil {
@@ -92,6 +100,9 @@ func (f *judgeFlags) check(flags *pflag.FlagSet, fresh bool) error {
 	}
 	if f.vmpl > 3 {
 		return cli.Usage(fmt.Errorf("--vmpl: %d is not 0 to 3", f.vmpl), "")
+	}
+	if slices.Contains(f.cspIDs, "") {
+		return cli.Usage(errors.New("--csp-id: empty"), "")
 	}
 	for _, pair := range [][2]string{{"csp-id", "without-csp-id"}, {"vmpl", "without-vmpl"}} {
 		if flags.Changed(pair[0]) && flags.Changed(pair[1]) {
@@ -110,7 +121,7 @@ func (f *judgeFlags) check(flags *pflag.FlagSet, fresh bool) error {
 			return cli.Usage(fmt.Errorf("--authenticity-only and %s contradict each other", given[0]), "")
 		case len(given) > 1:
 			return cli.Usage(fmt.Errorf("%s contradict each other", strings.Join(given, " and ")), "give one")
-		case len(given) == 0 && !f.authenticityOnly && (!fresh || group.flags[0] != "nonce"):
+		case len(given) == 0 && !f.authenticityOnly && !f.answers(group.flags[0]) && (!fresh || group.flags[0] != "nonce"):
 			return cli.Usage(fmt.Errorf("nothing says %s", group.what), "give one of --"+strings.Join(group.flags, ", --"))
 		}
 	}
@@ -120,18 +131,7 @@ func (f *judgeFlags) check(flags *pflag.FlagSet, fresh bool) error {
 // policy reads what the flags name. Every error is a usage error but a
 // release's bad signature.
 func (f *judgeFlags) policy(cmd *cobra.Command) (verifier.Policy, error) {
-	p := verifier.Policy{
-		Time: time.Now(), AuthenticityOnly: f.authenticityOnly, VMPL: f.vmpl,
-		WithoutMeasurement: f.withoutMeasurement, WithoutNonce: f.withoutNonce, WithoutHostData: f.withoutHostData,
-		WithoutVMPL: f.withoutVMPL, WithoutDebug: f.withoutDebug, WithoutMigration: f.withoutMigration,
-		WithoutCommitted: f.withoutCommitted, WithoutCSPID: f.withoutProviders, Products: map[verifier.Product]verifier.ProductPolicy{},
-	}
-	for _, product := range verifier.Products() {
-		p.Products[product] = verifier.ProductPolicy{}
-	}
-	if f.cspID != "" {
-		p.CSPIDs = []string{f.cspID}
-	}
+	p := f.merged(cmd.Flags())
 	readReleases := func(p *verifier.Policy) error { return f.releases.read(cmd.Context(), p, cmd.ErrOrStderr()) }
 	for _, read := range []func(*verifier.Policy) error{f.readValues, f.readCertificates, f.readSpec, readReleases, f.id.read, f.collateral.read} {
 		if err := read(&p); err != nil {
@@ -176,13 +176,7 @@ func (f *judgeFlags) readValues(p *verifier.Policy) error {
 		p.References = append(p.References, verifier.Reference{Measurement: digest, Label: "the digest given"})
 	}
 	if f.minTCB != "" {
-		tcb, err := verifier.ParseTCB(f.minTCB)
-		if err != nil {
-			return fmt.Errorf("--min-tcb: %w", err)
-		}
-		for product := range p.Products {
-			p.Products[product] = verifier.ProductPolicy{Reported: tcb, Committed: tcb, Launch: tcb}
-		}
+		return f.readMinTCB(p)
 	}
 	return nil
 }

@@ -65,7 +65,7 @@ field in which it is not as the default. Releases are not opened.
 Exit status: 0 the file is good, 2 it is not.`,
 		Args: cli.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			f, err := (&policyFlags{file: args[0]}).base()
+			f, err := (&policyFlags{file: args[0]}).read()
 			if err != nil {
 				return err
 			}
@@ -144,7 +144,7 @@ func (f *policyExplainFlags) run(cmd *cobra.Command, name string) error {
 	if f.output != "text" && f.output != "json" {
 		return cli.Usage(fmt.Errorf("--output: %q is neither text nor json", f.output), "")
 	}
-	policy, err := f.base()
+	policy, err := f.read()
 	if err != nil {
 		return err
 	}
