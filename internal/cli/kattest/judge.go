@@ -23,19 +23,19 @@ import (
 // stand on a policy file: what a flag says replaces what the file does.
 type judgeFlags struct {
 	policyFlags
-	nonce, reportData         string
-	measurements              []string
-	spec, hostData            string
-	vcek, trustSimulated      string
-	cspIDs                    []string
-	minTCB, at                string
-	vmpl                      uint32
-	authenticityOnly          bool
-	explainFor                time.Duration
-	releases                  releaseFlags
-	collateral                collateralFlags
-	output                    outputFlags
-	id                        idFlags
+	nonce, reportData    string
+	measurements         []string
+	spec, hostData       string
+	vcek, trustSimulated string
+	cspIDs               []string
+	minTCB, at           string
+	vmpl                 uint32
+	authenticityOnly     bool
+	explainFor           time.Duration
+	releases             releaseFlags
+	collateral           collateralFlags
+	output               outputFlags
+	id                   idFlags
 
 	withoutMeasurement, withoutNonce, withoutHostData, withoutVMPL     bool
 	withoutDebug, withoutMigration, withoutCommitted, withoutProviders bool
