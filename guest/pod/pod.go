@@ -209,7 +209,7 @@ func Digest(data []byte) Hash {
 
 var (
 	digestRE   = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
-	hostnameRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	hostnameRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`) // of at most 63
 	signalRE   = regexp.MustCompile(`^SIG[A-Z0-9+]{1,12}$`)
 )
 
@@ -276,7 +276,7 @@ func (s Spec) Check() error {
 	if !signalRE.MatchString(p.StopSignal) {
 		bad("process.stopSignal: %q is not a signal's name, such as SIGTERM", p.StopSignal)
 	}
-	if !hostnameRE.MatchString(s.Network.Hostname) {
+	if len(s.Network.Hostname) > 63 || !hostnameRE.MatchString(s.Network.Hostname) {
 		bad("network.hostname: %q is not a host name of one label", s.Network.Hostname)
 	}
 	for i, a := range s.Network.Addresses {

@@ -107,21 +107,25 @@ func folder(dir string) ([]subject, error) {
 // file that cannot be read keeps no other from being judged.
 func judgeAll(ctx context.Context, v *verifier.Verifier, all []subject, p verifier.Policy) ([]verifier.Result, error) {
 	results := make([]verifier.Result, len(all))
+	one := func(ctx context.Context, i int) error {
+		data, err := all[i].read()
+		if err != nil {
+			results[i] = unreadable(all[i].name, err, p)
+			return nil
+		}
+		results[i], err = v.Judge(ctx, all[i].name, data, p)
+		if _, refused := errors.AsType[*verifier.Refusal](err); err != nil && !refused {
+			return err
+		}
+		return nil
+	}
+	if len(all) == 1 { // which needs no second thread
+		return results, one(ctx, 0)
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
-	for i, s := range all {
-		group.Go(func() error {
-			data, err := s.read()
-			if err != nil {
-				results[i] = unreadable(s.name, err, p)
-				return nil
-			}
-			results[i], err = v.Judge(ctx, s.name, data, p)
-			if _, refused := errors.AsType[*verifier.Refusal](err); err != nil && !refused {
-				return err
-			}
-			return nil
-		})
+	for i := range all {
+		group.Go(func() error { return one(ctx, i) })
 	}
 	return results, group.Wait()
 }
