@@ -1,0 +1,4 @@
+package vtpm
+
+// ParseQuote is tested without a signature before it.
+var ParseQuote = parseQuote
