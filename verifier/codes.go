@@ -32,7 +32,16 @@ const (
 	CodeTLSKey      Code = "tls-key"
 	CodeReportData  Code = "report-data"
 	CodeMeasurement Code = "measurement"
-	CodeHostData    Code = "host-data"
+
+	CodeTPMBinding    Code = "tpm.binding"
+	CodeTPMQuote      Code = "tpm.quote"
+	CodeTPMNonce      Code = "tpm.nonce"
+	CodeTPMCredential Code = "tpm.credential"
+	CodeTPMPCRs       Code = "tpm.pcrs"
+	CodeTPMEventLog   Code = "tpm.event-log"
+	CodeTPMPolicy     Code = "tpm.policy"
+
+	CodeHostData Code = "host-data"
 
 	CodeIDKey     Code = "id-block.id-key"
 	CodeAuthorKey Code = "id-block.author-key"
@@ -133,6 +142,14 @@ var catalogue = []CheckInfo{
 	{CodeNonce, ClassPolicy, "nonce", Range{}, "the evidence answers the challenge"},
 	{CodeTLSKey, ClassSignature, "public key", Range{}, "the connection ends at the guest's key"},
 	{CodeReportData, ClassPolicy, "REPORT_DATA", Range{0x050, 64}, "it binds the evidence's nonce, key and events, or is the value demanded"},
+	{CodeTPMBinding, ClassSignature, "REPORT_DATA", Range{0x050, 64}, "it binds the virtual TPM's keys: the runtime data with the AK, or an SVSM's manifest with the EK"},
+	{CodeTPMQuote, ClassSignature, "quote", Range{}, "the AK signed it, and a TPM made it"},
+	{CodeTPMNonce, ClassPolicy, "", Range{}, "the quote, or the report where there is none, answers the challenge"},
+	{CodeTPMCredential, ClassPolicy, "extraData", Range{}, "the AK is in the TPM whose EK the report binds: it could read the secret that was made for both (SVSM)"},
+	{CodeTPMPCRs, ClassSignature, "PCRs", Range{}, "the values are those that were quoted"},
+	{CodeTPMEventLog, ClassSignature, "event log", Range{}, "it replays to the quoted values of the PCRs that it extends"},
+	{CodeTPMPolicy, ClassPolicy, "", Range{}, "the PCRs demanded are quoted, and have one of the values demanded"},
+
 	{CodeMeasurement, ClassPolicy, "MEASUREMENT", Range{0x090, 48}, "it is the launch digest of a boot stack that is accepted"},
 
 	{CodeIDKey, ClassPolicy, "ID_KEY_DIGEST", Range{0x0e0, 48}, "one of the ID keys demanded signed the ID block"},

@@ -2,10 +2,12 @@ package verifier
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"strings"
 
 	"github.com/kraudcloud/kattest/guest/evidence"
+	"github.com/kraudcloud/kattest/verifier/vtpm"
 )
 
 // MaxInput is the largest input that ParseInput reads, in bytes.
@@ -19,16 +21,38 @@ type Input struct {
 	Certificates CertificateTable
 	// Evidence is the guest's answer to a challenge, nil for a bare report.
 	Evidence *evidence.Evidence
+	// TPM is what came of a virtual TPM, nil where nothing did.
+	TPM *TPM
 }
 
-// ParseInput reads evidence JSON, a report of 1184 bytes, or a report with a
-// certificate table (GHCB) behind it. Its errors are of type *MalformedError.
+// form names what the input is.
+func (in Input) form() string {
+	switch {
+	case in.Evidence != nil:
+		return FormEvidence
+	case in.TPM == nil:
+		return FormReport
+	case in.TPM.bare:
+		return FormHCL
+	default:
+		return FormTPM
+	}
+}
+
+// ParseInput reads evidence JSON, vTPM evidence JSON, a report of 1184 bytes, or
+// with a certificate table (GHCB) behind it, or an Azure VM's HCL report. Its
+// errors are of type *MalformedError.
 func ParseInput(data []byte) (Input, error) {
 	if len(data) > MaxInput {
 		return Input{}, problem(Problem{Code: CodeSize, Expected: fmt.Sprintf("at most %d", MaxInput), Found: fmt.Sprintf("%d bytes", len(data))})
 	}
-	if formOf(data) == FormEvidence {
+	switch formOf(data) {
+	case FormEvidence:
 		return parseEvidence(data)
+	case FormTPM:
+		return parseTPM(data)
+	case FormHCL:
+		return newTPMInput(evidence.TPM{HCL: data}, true)
 	}
 	if len(data) < ReportSize {
 		return Input{}, problem(Problem{Code: CodeSize, Expected: fmt.Sprintf("%d, or evidence in JSON", ReportSize), Found: fmt.Sprintf("%d bytes", len(data))})
@@ -36,13 +60,23 @@ func ParseInput(data []byte) (Input, error) {
 	return newInput(data[:ReportSize], data[ReportSize:])
 }
 
-// formOf tells evidence from a report, which begins with its version and never
-// with a brace or white space.
+// formOf tells the forms apart. A report begins with its version, and so never
+// with a brace, white space or a letter. What is not vTPM evidence by its media
+// type is read as evidence, and refused with the media type's name.
 func formOf(data []byte) string {
-	if text := bytes.TrimLeft(data, " \t\r\n"); len(text) > 0 && text[0] == '{' {
-		return FormEvidence
+	if vtpm.IsHCL(data) {
+		return FormHCL
 	}
-	return FormReport
+	if text := bytes.TrimLeft(data, " \t\r\n"); len(text) == 0 || text[0] != '{' {
+		return FormReport
+	}
+	var named struct {
+		MediaType string `json:"mediaType"`
+	}
+	if json.Unmarshal(data, &named) == nil && named.MediaType == evidence.TPMMediaType {
+		return FormTPM
+	}
+	return FormEvidence
 }
 
 func parseEvidence(data []byte) (Input, error) {
@@ -55,6 +89,34 @@ func parseEvidence(data []byte) (Input, error) {
 		return Input{}, err
 	}
 	in.Evidence = &e
+	return in, nil
+}
+
+func parseTPM(data []byte) (Input, error) {
+	e, err := evidence.ParseTPM(data)
+	if err != nil {
+		return Input{}, problem(Problem{Code: CodeEvidence, Reason: strings.TrimPrefix(err.Error(), "TPM evidence: ")})
+	}
+	return newTPMInput(e, false)
+}
+
+func newTPMInput(e evidence.TPM, bare bool) (Input, error) {
+	t := &TPM{SVSM: e.SVSM, Quote: e.Quote, EventLog: e.EventLog, bare: bare}
+	var report []byte
+	if e.SVSM != nil {
+		report = e.SVSM.Report
+	} else {
+		hcl, err := vtpm.ParseHCL(e.HCL)
+		if err != nil {
+			return Input{}, problem(Problem{Code: CodeEvidence, Reason: err.Error()})
+		}
+		t.HCL, report = &hcl, hcl.Report
+	}
+	in, err := newInput(report, e.Certificates)
+	if err != nil {
+		return Input{}, err
+	}
+	in.TPM = t
 	return in, nil
 }
 

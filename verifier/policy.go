@@ -65,9 +65,14 @@ type Policy struct {
 	FamilyID, ImageID *[16]byte
 	MinimumGuestSVN   uint32
 
+	// TPM is what is demanded of a virtual TPM. Nil demands no quote; one that is
+	// there is judged, and fails without a policy or WithoutPCRs.
+	TPM *TPMPolicy
+
 	// What is left out. The result shows each.
 	WithoutMeasurement, WithoutNonce, WithoutHostData, WithoutVMPL bool
 	WithoutDebug, WithoutMigration, WithoutCommitted, WithoutCSPID bool
+	WithoutPCRs                                                    bool
 }
 
 // ProductPolicy is what is demanded of a product's firmware. Zero minima demand

@@ -60,6 +60,8 @@ func (o *Outcome) UnmarshalText(text []byte) error {
 const (
 	FormReport   = "report"
 	FormEvidence = "evidence"
+	FormHCL      = "hcl-report"
+	FormTPM      = "tpm-evidence"
 )
 
 // Check is one check and its outcome.
@@ -130,8 +132,8 @@ func (v *Verdict) UnmarshalText(text []byte) error {
 type Result struct {
 	MediaType string `json:"mediaType"`
 	Subject   string `json:"subject,omitempty"` // what was judged: a file's name
-	// Form is what was judged: report, or evidence. The bytes of checks are those
-	// of the report, which in evidence is encoded.
+	// Form is what was judged: report, evidence, hcl-report or tpm-evidence. The
+	// bytes of checks are those of the report, wherever it stands in these.
 	Form    string  `json:"form"`
 	Verdict Verdict `json:"verdict"`
 	// Simulated says that a simulated PSP signed the report, whether it was
@@ -145,7 +147,9 @@ type Result struct {
 	// Claims is what the report says, nil where it could not be read. It is to
 	// be believed only as far as the verdict goes.
 	Claims *Claims `json:"claims,omitempty"`
-	Checks []Check `json:"checks"`
+	// TPM is what a virtual TPM's quote says, nil where there is none that holds.
+	TPM    *TPMClaims `json:"tpm,omitempty"`
+	Checks []Check    `json:"checks"`
 }
 
 // Claims is what a report says of itself.

@@ -64,6 +64,7 @@ func (v *Verifier) Verify(ctx context.Context, in Input, policy Policy) (Result,
 	}
 	if !policy.AuthenticityOnly {
 		run.checkBinding()
+		run.checkTPM()
 		if err := run.checkMeasurement(ctx); err != nil {
 			return Result{}, err
 		}
@@ -87,19 +88,16 @@ type verification struct {
 	policy    *Policy
 	product   Product
 	simulated bool
-	reference Reference // which matched; zero if none did
+	reference Reference  // which matched; zero if none did
+	tpm       *TPMClaims // of a quote that holds
 	checks    []Check
 }
 
 // result puts the checks together.
 func (v *verification) result() Result {
-	form := FormReport
-	if v.in.Evidence != nil {
-		form = FormEvidence
-	}
 	return Result{
 		MediaType:        MediaType,
-		Form:             form,
+		Form:             v.in.form(),
 		Verdict:          verdict(v.checks, v.policy.AuthenticityOnly),
 		Simulated:        v.simulated,
 		AuthenticityOnly: v.policy.AuthenticityOnly,
@@ -107,6 +105,7 @@ func (v *verification) result() Result {
 		Product:          v.product,
 		SigningKey:       v.in.Report.SignerInfo.SigningKey(),
 		Claims:           v.in.Report.claims(),
+		TPM:              v.tpm,
 		Checks:           v.checks,
 	}
 }
