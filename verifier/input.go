@@ -82,7 +82,7 @@ func formOf(data []byte) string {
 func parseEvidence(data []byte) (Input, error) {
 	e, err := evidence.Parse(data)
 	if err != nil {
-		return Input{}, problem(Problem{Code: CodeEvidence, Reason: strings.TrimPrefix(err.Error(), "evidence: ")})
+		return Input{}, evidenceProblem(err)
 	}
 	in, err := newInput(e.Report, e.Certificates)
 	if err != nil {
@@ -92,10 +92,16 @@ func parseEvidence(data []byte) (Input, error) {
 	return in, nil
 }
 
+// evidenceProblem says in one line what is wrong with evidence.
+func evidenceProblem(err error) error {
+	text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "TPM "), "evidence: ")
+	return problem(Problem{Code: CodeEvidence, Reason: strings.ReplaceAll(text, "\n", "; ")})
+}
+
 func parseTPM(data []byte) (Input, error) {
 	e, err := evidence.ParseTPM(data)
 	if err != nil {
-		return Input{}, problem(Problem{Code: CodeEvidence, Reason: strings.TrimPrefix(err.Error(), "TPM evidence: ")})
+		return Input{}, evidenceProblem(err)
 	}
 	return newTPMInput(e, false)
 }
@@ -108,7 +114,7 @@ func newTPMInput(e evidence.TPM, bare bool) (Input, error) {
 	} else {
 		hcl, err := vtpm.ParseHCL(e.HCL)
 		if err != nil {
-			return Input{}, problem(Problem{Code: CodeEvidence, Reason: err.Error()})
+			return Input{}, evidenceProblem(err)
 		}
 		t.HCL, report = &hcl, hcl.Report
 	}

@@ -261,10 +261,11 @@ func (v *verification) checkPCRs(pcrs vtpm.PCRs) {
 
 // checkPCR checks one register. Without accepted values, any will do that is quoted.
 func (v *verification) checkPCR(pcr vtpm.PCR, value []byte, accepted [][]byte) {
-	check := Check{Code: CodeTPMPolicy, Outcome: Fail, Field: "PCR " + pcr.String(), Expected: "any value", Found: hex.EncodeToString(value)}
+	write := func(value []byte) string { return fmt.Sprintf("%v=%s", pcr, hex.EncodeToString(value)) }
+	check := Check{Code: CodeTPMPolicy, Outcome: Fail, Field: "PCR " + pcr.String(), Expected: pcr.String() + "=any value", Found: write(value)}
 	var all []string
 	for _, a := range accepted {
-		all = append(all, hex.EncodeToString(a))
+		all = append(all, write(a))
 	}
 	if len(all) > 0 {
 		check.Expected = strings.Join(all, " or ")

@@ -42,7 +42,7 @@ const (
 
 // settings are the fields in the order of the file, those of a product aside.
 func settings() []setting {
-	return slices.Concat(topSettings(), guestSettings(), platformSettings(), blockSettings(), expectedSettings(), releaseSettings())
+	return slices.Concat(topSettings(), guestSettings(), platformSettings(), blockSettings(), expectedSettings(), tpmSettings(), releaseSettings())
 }
 
 func topSettings() []setting {

@@ -18,6 +18,7 @@ import (
 	_ "crypto/sha1" // a bank that is read past, and believed nothing
 	"crypto/sha256"
 	"crypto/sha512"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -124,4 +125,21 @@ func unmarshal[T tpm2.Marshallable, P interface {
 		return nil, errTrailing
 	}
 	return v, nil
+}
+
+// ParsePCRValue reads BANK:INDEX=VALUE, the value in hexadecimal.
+func ParsePCRValue(text string) (PCR, []byte, error) {
+	name, digits, ok := strings.Cut(text, "=")
+	if !ok {
+		return PCR{}, nil, fmt.Errorf("%.40q is not BANK:INDEX=HEX", text)
+	}
+	pcr, err := ParsePCR(name)
+	if err != nil {
+		return PCR{}, nil, err
+	}
+	value, err := hex.DecodeString(digits)
+	if err != nil || len(value) != pcr.Bank.Size() {
+		return PCR{}, nil, fmt.Errorf("%v: want %d hexadecimal digits", pcr, 2*pcr.Bank.Size())
+	}
+	return pcr, value, nil
 }

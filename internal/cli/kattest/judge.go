@@ -36,6 +36,7 @@ type judgeFlags struct {
 	collateral           collateralFlags
 	output               outputFlags
 	id                   idFlags
+	tpm                  tpmFlags
 
 	withoutMeasurement, withoutNonce, withoutHostData, withoutVMPL     bool
 	withoutDebug, withoutMigration, withoutCommitted, withoutProviders bool
@@ -67,6 +68,7 @@ func (f *judgeFlags) register(flags *pflag.FlagSet) {
 	flags.DurationVar(&f.explainFor, "explain", defaultExplainFor, "how long to search for the launch that made a measurement which is not the release's; 0 is not at all")
 	f.output.register(flags)
 	f.id.register(flags)
+	f.tpm.register(flags)
 	f.collateral.register(flags)
 }
 
@@ -133,7 +135,7 @@ func (f *judgeFlags) check(flags *pflag.FlagSet, fresh bool) error {
 func (f *judgeFlags) policy(cmd *cobra.Command) (verifier.Policy, error) {
 	p := f.merged(cmd.Flags())
 	readReleases := func(p *verifier.Policy) error { return f.releases.read(cmd.Context(), p, cmd.ErrOrStderr()) }
-	for _, read := range []func(*verifier.Policy) error{f.readValues, f.readCertificates, f.readSpec, readReleases, f.id.read, f.collateral.read} {
+	for _, read := range []func(*verifier.Policy) error{f.readValues, f.readCertificates, f.readSpec, readReleases, f.id.read, f.tpm.read, f.collateral.read} {
 		if err := read(&p); err != nil {
 			if _, ok := errors.AsType[*cli.Error](err); ok {
 				return verifier.Policy{}, err
@@ -258,7 +260,7 @@ func (f *judgeFlags) judge(cmd *cobra.Command, all []subject, many bool, p verif
 	for i := range results {
 		f.explainMismatch(cmd.Context(), &results[i], cmd.ErrOrStderr())
 	}
-	if err := f.output.write(cmd.OutOrStdout(), results, many, ""); err != nil {
+	if err := f.output.write(cmd.OutOrStdout(), results, many, f.digest); err != nil {
 		return err
 	}
 	return exit(results)

@@ -1,6 +1,7 @@
 package kattest
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"maps"
@@ -19,8 +20,9 @@ import (
 
 // policyFlags name the policy on which the other flags stand.
 type policyFlags struct {
-	file string
-	base policyfile.File // that was read
+	file   string
+	base   policyfile.File // that was read
+	digest string          // names its text in an EAR
 }
 
 func (f *policyFlags) register(flags *pflag.FlagSet) {
@@ -31,12 +33,14 @@ func (f *policyFlags) register(flags *pflag.FlagSet) {
 // made relative to the current folder.
 func (f *policyFlags) read() (policyfile.File, error) {
 	if f.file == "" {
+		f.digest = policyID([]byte(policyfile.DefaultText))
 		return policyfile.Default()
 	}
 	data, err := cli.ReadFile(f.file, policyfile.MaxSize)
 	if err != nil {
 		return policyfile.File{}, cli.Usage(fmt.Errorf("--policy: %w", err), "")
 	}
+	f.digest = policyID(data)
 	dir := filepath.Dir(f.file)
 	policy, err := policyfile.Parse(data, func(name string) ([]byte, error) {
 		return cli.ReadFile(beside(dir, name), 64<<10)
@@ -54,6 +58,12 @@ func (f *policyFlags) read() (policyfile.File, error) {
 		r.TrustedRoot = beside(dir, r.TrustedRoot)
 	}
 	return policy, nil
+}
+
+// policyID names a policy file in an EAR.
+func policyID(data []byte) string {
+	sum := sha256.Sum256(data)
+	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
 // beside returns a name that a file in dir gives. A KMS reference is no file.

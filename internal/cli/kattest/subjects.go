@@ -45,7 +45,7 @@ func (s subject) isReport() bool {
 		return false // judging says so
 	}
 	in, err := verifier.ParseInput(data)
-	return err == nil && in.Evidence == nil
+	return err == nil && in.Evidence == nil && in.TPM == nil
 }
 
 // maxSubjects bounds what one command line judges.

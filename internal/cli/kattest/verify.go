@@ -14,8 +14,9 @@ func newVerify() *cobra.Command {
 		Use:   "verify REPORT...",
 		Short: "Judge attestation reports or guests' evidence",
 		Long: `Judge each REPORT: an attestation report of 1184 bytes, one with its certificate
-table behind it, or evidence in JSON; - is standard input. Of a folder, the files
-that end in .bin or .json are judged, those of folders in it too.
+table behind it, evidence or vTPM evidence in JSON, or the HCL report of an Azure VM;
+- is standard input. Of a folder, the files that end in .bin or .json are judged,
+those of folders in it too.
 
 What is expected of boot stack, workload and freshness must be given, or left
 out by a --without flag, which the result shows. What is missing of certificates
