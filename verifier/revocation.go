@@ -33,6 +33,9 @@ func ParseCRL(data []byte) (*x509.RevocationList, error) {
 	if err != nil {
 		return nil, fmt.Errorf("revocation list: %w", err)
 	}
+	if n := len(data) - len(list.Raw); n != 0 { // which crypto/x509 lets pass
+		return nil, fmt.Errorf("revocation list: %d bytes behind it", n)
+	}
 	return list, nil
 }
 
