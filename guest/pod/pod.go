@@ -14,10 +14,10 @@ import (
 	"fmt"
 	"net/netip"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/kraudcloud/kattest/internal/lazyre"
 	"github.com/kraudcloud/kattest/internal/strictjson"
 )
 
@@ -208,9 +208,9 @@ func Digest(data []byte) Hash {
 }
 
 var (
-	digestRE   = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
-	hostnameRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`) // of at most 63
-	signalRE   = regexp.MustCompile(`^SIG[A-Z0-9+]{1,12}$`)
+	digestRE   = lazyre.New(`^sha256:[0-9a-f]{64}$`)
+	hostnameRE = lazyre.New(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`) // of at most 63
+	signalRE   = lazyre.New(`^SIG[A-Z0-9+]{1,12}$`)
 )
 
 // Check reports everything that is wrong with the spec, joined.
@@ -221,7 +221,7 @@ func (s Spec) Check() error {
 	if s.MediaType != MediaType {
 		bad("mediaType: %q, want %q", s.MediaType, MediaType)
 	}
-	if !digestRE.MatchString(s.Image.Digest) {
+	if !digestRE().MatchString(s.Image.Digest) {
 		bad("image.digest: %q is not sha256: and 64 hexadecimal digits", s.Image.Digest)
 	}
 	if s.Image.Verity.RootHash == (Hash{}) {
@@ -273,10 +273,10 @@ func (s Spec) Check() error {
 			bad("process.capabilities[%d]: %s stands twice", i, c)
 		}
 	}
-	if !signalRE.MatchString(p.StopSignal) {
+	if !signalRE().MatchString(p.StopSignal) {
 		bad("process.stopSignal: %q is not a signal's name, such as SIGTERM", p.StopSignal)
 	}
-	if len(s.Network.Hostname) > 63 || !hostnameRE.MatchString(s.Network.Hostname) {
+	if len(s.Network.Hostname) > 63 || !hostnameRE().MatchString(s.Network.Hostname) {
 		bad("network.hostname: %q is not a host name of one label", s.Network.Hostname)
 	}
 	for i, a := range s.Network.Addresses {

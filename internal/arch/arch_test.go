@@ -61,6 +61,7 @@ var exempt = map[string]bool{
 	module + "/guest/evidence":      true,
 	module + "/guest/port":          true,
 	module + "/internal/strictjson": true,
+	module + "/internal/lazyre":     true,
 }
 
 type listed struct {

@@ -15,11 +15,11 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/kraudcloud/kattest/internal/lazyre"
 	"github.com/kraudcloud/kattest/measure"
 	"github.com/kraudcloud/kattest/measure/stack"
 )
@@ -189,7 +189,7 @@ const (
 	maxText       = 64 << 10 // bytes of a name or of the command line
 )
 
-var hashRE = regexp.MustCompile(`^[0-9a-f]{64}$`)
+var hashRE = lazyre.New(`^[0-9a-f]{64}$`)
 
 // Check reports everything that is wrong with the release's form, joined.
 func (r Release) Check() error {
@@ -215,7 +215,7 @@ func (r Release) Check() error {
 	if strings.ContainsAny(r.Cmdline, "\x00\n") || !isText(r.Cmdline) {
 		bad("cmdline: holds a NUL, a line feed or invalid UTF-8, or more than %d bytes", maxText)
 	}
-	if !hashRE.MatchString(r.Lock) {
+	if !hashRE().MatchString(r.Lock) {
 		bad("lock: %.80q is not a SHA-256", r.Lock)
 	}
 	if both := r.Policy.Required & r.Policy.Forbidden; both != 0 {

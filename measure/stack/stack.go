@@ -12,13 +12,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 
+	"github.com/kraudcloud/kattest/internal/lazyre"
 	"github.com/kraudcloud/kattest/internal/strictjson"
 	"github.com/kraudcloud/kattest/measure"
 )
@@ -57,7 +57,7 @@ type File struct {
 	Source string `json:"source"`
 }
 
-var sha256RE = regexp.MustCompile(`^[0-9a-f]{64}$`)
+var sha256RE = lazyre.New(`^[0-9a-f]{64}$`)
 
 // Parse reads a manifest and checks its form.
 func Parse(data []byte) (Stack, error) {
@@ -76,7 +76,7 @@ func (s Stack) check() error {
 	if s.MediaType != MediaType {
 		errs = append(errs, fmt.Errorf("mediaType: %q, want %q", s.MediaType, MediaType))
 	}
-	if !sha256RE.MatchString(s.Lock) {
+	if !sha256RE().MatchString(s.Lock) {
 		errs = append(errs, fmt.Errorf("lock: %q is not a SHA-256", s.Lock))
 	}
 	if strings.ContainsAny(s.Cmdline, "\x00\n") {
@@ -94,7 +94,7 @@ func (s Stack) check() error {
 		if f.Size < 0 {
 			errs = append(errs, fmt.Errorf("files[%d].size: %d", i, f.Size))
 		}
-		if !sha256RE.MatchString(f.SHA256) {
+		if !sha256RE().MatchString(f.SHA256) {
 			errs = append(errs, fmt.Errorf("files[%d].sha256: %q is not a SHA-256", i, f.SHA256))
 		}
 	}

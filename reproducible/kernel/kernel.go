@@ -9,9 +9,10 @@ package kernel
 import (
 	_ "embed"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/kraudcloud/kattest/internal/lazyre"
 )
 
 // Source is the Debian package of the kernel's source.
@@ -64,8 +65,8 @@ func Env() []string {
 }
 
 var (
-	setRE   = regexp.MustCompile(`^(CONFIG_[A-Za-z0-9_]+)=(.+)$`)
-	unsetRE = regexp.MustCompile(`^# (CONFIG_[A-Za-z0-9_]+) is not set$`)
+	setRE   = lazyre.New(`^(CONFIG_[A-Za-z0-9_]+)=(.+)$`)
+	unsetRE = lazyre.New(`^# (CONFIG_[A-Za-z0-9_]+) is not set$`)
 )
 
 // options reads a .config or a fragment: the value of every option that is set,
@@ -74,9 +75,9 @@ func options(config []byte) map[string]string {
 	values := map[string]string{}
 	for line := range strings.Lines(string(config)) {
 		line = strings.TrimSpace(line)
-		if m := setRE.FindStringSubmatch(line); m != nil {
+		if m := setRE().FindStringSubmatch(line); m != nil {
 			values[m[1]] = m[2]
-		} else if m := unsetRE.FindStringSubmatch(line); m != nil {
+		} else if m := unsetRE().FindStringSubmatch(line); m != nil {
 			values[m[1]] = "n"
 		}
 	}

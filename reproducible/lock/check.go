@@ -5,19 +5,20 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/kraudcloud/kattest/internal/lazyre"
 )
 
 var (
-	sha256RE = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	setRE    = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
-	suiteRE  = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*$`)
+	sha256RE = lazyre.New(`^[0-9a-f]{64}$`)
+	setRE    = lazyre.New(`^[a-z0-9][a-z0-9-]*$`)
+	suiteRE  = lazyre.New(`^[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*$`)
 	// Debian Policy 4.6.2, section 5.6.1: no name begins with a dash, so that
 	// none is taken for an option.
-	debRE = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`)
-	goRE  = regexp.MustCompile(`^[a-z0-9][a-zA-Z0-9._~/-]*@v[a-zA-Z0-9.+-]+$`)
+	debRE = lazyre.New(`^[a-z0-9][a-z0-9+.-]+$`)
+	goRE  = lazyre.New(`^[a-z0-9][a-zA-Z0-9._~/-]*@v[a-zA-Z0-9.+-]+$`)
 )
 
 func (l Lock) check() error {
@@ -54,17 +55,17 @@ func (l Lock) check() error {
 }
 
 func (s Set) check() error {
-	if !setRE.MatchString(s.Name) {
+	if !setRE().MatchString(s.Name) {
 		return fmt.Errorf("name: %q", s.Name)
 	}
-	packages := debRE
+	packages := debRE()
 	switch s.Kind {
 	case KindDeb:
 		if len(s.Suites) == 0 {
 			return errors.New("suites: none named")
 		}
 	case KindGo:
-		packages = goRE
+		packages = goRE()
 		if s.Closure || len(s.Suites) > 0 {
 			return errors.New("kind: a set of Go modules has neither suites nor a closure")
 		}
@@ -73,7 +74,7 @@ func (s Set) check() error {
 	}
 	for i, suite := range s.Suites {
 		archive, _, _ := strings.Cut(suite, "/")
-		if !suiteRE.MatchString(suite) || !slices.Contains(archives[s.Kind], archive) {
+		if !suiteRE().MatchString(suite) || !slices.Contains(archives[s.Kind], archive) {
 			return fmt.Errorf("suites[%d]: %q is not of the form ARCHIVE/SUITE with an archive that is known", i, suite)
 		}
 	}
@@ -106,7 +107,7 @@ func (in Input) check(kinds map[string]string) error {
 		return fmt.Errorf("path: %q is not a plain relative path", in.Path)
 	case in.Size <= 0:
 		return fmt.Errorf("size: %d", in.Size)
-	case !sha256RE.MatchString(in.SHA256):
+	case !sha256RE().MatchString(in.SHA256):
 		return fmt.Errorf("sha256: %q is not a SHA-256", in.SHA256)
 	case len(in.Sets) == 0 || !slices.IsSorted(in.Sets):
 		return errors.New("sets: empty or not sorted")

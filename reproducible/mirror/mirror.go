@@ -14,10 +14,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/kraudcloud/kattest/internal/lazyre"
 	"github.com/kraudcloud/kattest/reproducible/lock"
 )
 
@@ -88,8 +88,8 @@ func fromFiles(list, parts, archive string) ([]string, error) {
 type source struct{ uri, suite, signedBy string }
 
 var (
-	mainSuiteRE     = regexp.MustCompile(`^(bookworm|trixie|forky|sid|stable|oldstable|testing|unstable)(-updates|-backports|-proposed-updates)?$`)
-	securitySuiteRE = regexp.MustCompile(`^(bookworm|trixie|forky|stable|oldstable|testing)-security$`)
+	mainSuiteRE     = lazyre.New(`^(bookworm|trixie|forky|sid|stable|oldstable|testing|unstable)(-updates|-backports|-proposed-updates)?$`)
+	securitySuiteRE = lazyre.New(`^(bookworm|trixie|forky|stable|oldstable|testing)-security$`)
 )
 
 // serves tells Debian's own archives from those of others who use the same
@@ -100,9 +100,9 @@ func (s source) serves(archive string) bool {
 	}
 	switch archive {
 	case lock.ArchiveDebian:
-		return mainSuiteRE.MatchString(s.suite)
+		return mainSuiteRE().MatchString(s.suite)
 	case lock.ArchiveSecurity:
-		return securitySuiteRE.MatchString(s.suite)
+		return securitySuiteRE().MatchString(s.suite)
 	}
 	return false
 }

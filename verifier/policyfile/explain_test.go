@@ -94,7 +94,7 @@ func failures(r verifier.Result) string {
 // What the default makes of every genuine report, its measurement, workload and
 // freshness given: -v prints each, and why it is refused.
 func TestDefaultOverTheCorpus(t *testing.T) {
-	f := defaults(t)
+	f := policyfile.Default()
 	accepted := map[string]int{}
 	for _, g := range readCorpus(t) {
 		r := judge(t, g.in, f, g.policy)
@@ -118,7 +118,7 @@ func TestDefaultOverTheCorpus(t *testing.T) {
 // Explain says what the verifier would, and the policy that it prints is one
 // under which the report passes; for genuine reports and for made-up ones.
 func TestExplainAgreesWithTheVerifier(t *testing.T) {
-	f := defaults(t)
+	f := policyfile.Default()
 	strict := parse(t, strictText)
 	for _, g := range readCorpus(t) {
 		r := judge(t, g.in, f, g.policy)
@@ -142,7 +142,7 @@ func TestExplainAgreesWithTheVerifier(t *testing.T) {
 }
 
 func TestExplainAgreesOnMadeUpReports(t *testing.T) {
-	files := []policyfile.File{defaults(t), parse(t, strictText), parse(t, rich)}
+	files := []policyfile.File{policyfile.Default(), parse(t, strictText), parse(t, rich)}
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range 2000 {
 		in := madeUp(t, random)
@@ -181,7 +181,7 @@ func cspID(r verifier.Result) string {
 func agree(t *testing.T, name string, f policyfile.File, s policyfile.Subject, r verifier.Result) {
 	t.Helper()
 	codes := map[string][]verifier.Code{}
-	for _, field := range fields(t) {
+	for _, field := range policyfile.Fields() {
 		codes[field.Path] = field.Checks
 	}
 	passes := map[verifier.Code]bool{}

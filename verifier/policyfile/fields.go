@@ -21,11 +21,8 @@ type Field struct {
 const productPath = productsSection + ".PRODUCT"
 
 // Fields returns every field in the order of the file.
-func Fields() ([]Field, error) {
-	f, err := Default()
-	if err != nil {
-		return nil, err
-	}
+func Fields() []Field {
+	f := Default()
 	fields := []Field{
 		{Path: "version", Values: fmt.Sprint(version), Meaning: "of this format; must be there"},
 		{
@@ -48,7 +45,7 @@ func Fields() ([]Field, error) {
 	for _, s := range sectioned() {
 		fields = append(fields, Field{s.path(), s.values, s.write(&f), s.meaning, s.codes})
 	}
-	return fields, nil
+	return fields
 }
 
 // productDefaults returns what a field is by default, by product where they differ.

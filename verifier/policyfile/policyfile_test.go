@@ -20,24 +20,6 @@ import (
 	"github.com/kraudcloud/kattest/verifier/policyfile"
 )
 
-func defaults(t testing.TB) policyfile.File {
-	t.Helper()
-	f, err := policyfile.Default()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f
-}
-
-func fields(t testing.TB) []policyfile.Field {
-	t.Helper()
-	all, err := policyfile.Fields()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
-}
-
 func parse(t testing.TB, text string) policyfile.File {
 	t.Helper()
 	f, err := policyfile.Parse([]byte(text), nil)
@@ -47,24 +29,18 @@ func parse(t testing.TB, text string) policyfile.File {
 	return f
 }
 
-func sameTCB(t verifier.TCB) verifier.ProductPolicy {
-	return verifier.ProductPolicy{Reported: t, Committed: t, Launch: t}
-}
-
-// The default is strict in all that it says, and leaves nothing out: whatever
-// were not said here would be the zero value.
+// The default is strict in all that its text says, and leaves nothing out: what
+// it did not say would be the zero value.
 func TestDefault(t *testing.T) {
-	want := verifier.Policy{
-		Revocation: verifier.RevocationRequired,
-		Products: map[verifier.Product]verifier.ProductPolicy{
-			verifier.Milan: sameTCB(verifier.TCB{SNP: 29, Microcode: 68}),
-			verifier.Genoa: sameTCB(verifier.TCB{SNP: 27, Microcode: 25}),
-			verifier.Turin: sameTCB(verifier.TCB{SNP: 4}),
-		},
-		RequiredPlatform: verifier.PlatformAliasCheck,
+	said, err := policyfile.ParseAlone(policyfile.DefaultText)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if diff := cmp.Diff(policyfile.File{Policy: want}, defaults(t)); diff != "" {
-		t.Errorf("-want +got:\n%s", diff)
+	if diff := cmp.Diff(said, policyfile.Default()); diff != "" {
+		t.Errorf("-as its text +as the code has it:\n%s", diff)
+	}
+	if said.Policy.Revocation != verifier.RevocationRequired || said.Policy.WithoutCommitted || len(said.Policy.Products) != 3 {
+		t.Errorf("not strict: %+v", said.Policy)
 	}
 }
 
@@ -74,7 +50,7 @@ func TestDefaultNamesEveryField(t *testing.T) {
 	has := func(prefix string) bool {
 		return slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, prefix) })
 	}
-	for _, f := range fields(t) {
+	for _, f := range policyfile.Fields() {
 		section, name, below := strings.Cut(f.Path, ".")
 		prefix := section + ":"
 		switch {
@@ -193,7 +169,7 @@ func TestParse(t *testing.T) {
 					Launch:    verifier.TCB{SNP: 31, Microcode: 90},
 					Firmware:  verifier.FirmwareVersion{Major: 1, Minor: 58, Build: 3}, LaunchMitigations: 0x16, CurrentMitigations: 0x16,
 				},
-				verifier.Turin: sameTCB(verifier.TCB{SNP: 4}),
+				verifier.Turin: policyfile.Default().Policy.Products[verifier.Turin],
 			},
 			Chips: [][64]byte{[64]byte(count(64, 1))}, CSPIDs: []string{"amd-vlek-aws", `another "one"`},
 			RequiredPlatform: verifier.PlatformTSME, ForbiddenPlatform: verifier.PlatformSMT,
@@ -214,7 +190,7 @@ func TestParse(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
-	if !got.Releases.Given() || defaults(t).Releases.Given() {
+	if !got.Releases.Given() || policyfile.Default().Releases.Given() {
 		t.Error("Given is wrong")
 	}
 }
@@ -222,7 +198,7 @@ func TestParse(t *testing.T) {
 // JSON is read as YAML is, and what is left out is as in the default.
 func TestParseJSON(t *testing.T) {
 	got := parse(t, "{\n\t\"version\": 1,\n\t\"vmpl\": 2,\n\t\"csp-ids\": [\"a\\u0062\"],\n\t\"products\": {\"Milan\": {\"reported\": {\"snp\": 30}}}\n}\n")
-	want := defaults(t)
+	want := policyfile.Default()
 	want.Policy.VMPL = 2
 	want.Policy.CSPIDs = []string{"ab"}
 	milan := want.Policy.Products[verifier.Milan]
@@ -231,13 +207,13 @@ func TestParseJSON(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
-	if diff := cmp.Diff(defaults(t), parse(t, `{"version":1}`)); diff != "" {
+	if diff := cmp.Diff(policyfile.Default(), parse(t, `{"version":1}`)); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
 
 func TestYAML(t *testing.T) {
-	for _, f := range []policyfile.File{defaults(t), parse(t, rich), parse(t, policyfile.DefaultText)} {
+	for _, f := range []policyfile.File{policyfile.Default(), parse(t, rich), parse(t, policyfile.DefaultText)} {
 		text := f.YAML()
 		if diff := cmp.Diff(f, parse(t, text)); diff != "" {
 			t.Errorf("%s\n-want +got:\n%s", text, diff)
@@ -425,7 +401,7 @@ func FuzzParse(f *testing.F) {
 }
 
 func TestDifferences(t *testing.T) {
-	d := defaults(t)
+	d := policyfile.Default()
 	if got := parse(t, policyfile.DefaultText).Differences(d); len(got) != 0 {
 		t.Errorf("the default differs from itself: %v", got)
 	}

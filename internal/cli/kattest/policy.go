@@ -69,11 +69,7 @@ Exit status: 0 the file is good, 2 it is not.`,
 			if err != nil {
 				return err
 			}
-			standard, err := policyfile.Default()
-			if err != nil {
-				return err
-			}
-			differences := f.Differences(standard)
+			differences := f.Differences(policyfile.Default())
 			if len(differences) == 0 {
 				_, err := fmt.Fprintln(cmd.OutOrStdout(), "as the default")
 				return err

@@ -34,7 +34,7 @@ func (f *policyFlags) register(flags *pflag.FlagSet) {
 func (f *policyFlags) read() (policyfile.File, error) {
 	if f.file == "" {
 		f.digest = policyID([]byte(policyfile.DefaultText))
-		return policyfile.Default()
+		return policyfile.Default(), nil
 	}
 	data, err := cli.ReadFile(f.file, policyfile.MaxSize)
 	if err != nil {

@@ -43,7 +43,7 @@ func BenchmarkVerifyProcess(b *testing.B) {
 	field := func(offset, length int) string { return hex.EncodeToString(report[offset:][:length]) }
 	var ours, theirs time.Duration
 	for b.Loop() {
-		ours += run("kattest", "verify", file, "--offline", "--crl", corpus+"amd/crl_53a61dc059e5.crl", "--at", "2025-06-01T00:00:00Z",
+		ours += run("kattest", "verify", file, "--min-tcb", "bootloader=4,tee=0,snp=24,microcode=219", "--offline", "--crl", corpus+"amd/crl_53a61dc059e5.crl", "--at", "2025-06-01T00:00:00Z",
 			"--measurement", field(0x90, 48), "--host-data", field(0xc0, 32), "--report-data", field(0x50, 64))
 		theirs += run("check", "-in", file, "-network=false", "-guest_policy", "196608",
 			"-measurement", field(0x90, 48), "-host_data", field(0xc0, 32), "-report_data", field(0x50, 64))
