@@ -62,3 +62,37 @@ func FuzzParseChallenge(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParseTPM(f *testing.F) {
+	for _, e := range []evidence.TPM{
+		{MediaType: evidence.TPMMediaType, HCL: []byte("HCLA"), Quote: &evidence.Quote{Message: []byte{1}, Signature: []byte{2}, PCRs: []byte{3}}, EventLog: []byte{4}},
+		{MediaType: evidence.TPMMediaType, SVSM: &evidence.SVSM{
+			Report: make([]byte, evidence.ReportSize), Nonce: make([]byte, evidence.MaxNonce), Manifest: []byte{1}, AK: []byte{2},
+		}, Certificates: []byte{5}},
+	} {
+		seed, err := json.Marshal(e)
+		if err != nil {
+			f.Fatal(err)
+		}
+		if _, err := evidence.ParseTPM(seed); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		e, err := evidence.ParseTPM(data)
+		if err != nil {
+			if diff := cmp.Diff(evidence.TPM{}, e); diff != "" {
+				t.Errorf("an error with a value:\n%s", diff)
+			}
+			return
+		}
+		again, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := evidence.ParseTPM(again); err != nil {
+			t.Errorf("does not re-encode to itself: %v", err)
+		}
+	})
+}
