@@ -73,6 +73,9 @@ func expectedMeasurement(p *Policy) string {
 	}
 	switch len(digests) {
 	case 0:
+		if len(p.References) == 0 {
+			return "a launch of a release that holds"
+		}
 		return fmt.Sprintf("a launch with %d vCPUs, of which none is known", p.VCPUs)
 	case 1:
 		return digests[0]

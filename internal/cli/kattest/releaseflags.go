@@ -2,14 +2,12 @@ package kattest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
 
 	"github.com/spf13/pflag"
 
-	"github.com/kraudcloud/kattest/internal/cli"
 	"github.com/kraudcloud/kattest/measure"
 	"github.com/kraudcloud/kattest/measure/release"
 	"github.com/kraudcloud/kattest/verifier"
@@ -40,7 +38,7 @@ func (f *releaseFlags) check() error {
 
 // read opens the releases and adds their launches to the policy, whose time it
 // takes: those of the tables, and those that Compute finds. One that is revoked
-// is warned of and adds none; if all are, that is an error.
+// is warned of and adds none.
 func (f *releaseFlags) read(ctx context.Context, p *verifier.Policy, stderr io.Writer) error {
 	if len(f.files) == 0 {
 		return nil
@@ -58,13 +56,6 @@ func (f *releaseFlags) read(ctx context.Context, p *verifier.Policy, stderr io.W
 		f.releases = append(f.releases, r)
 	}
 	current := f.current()
-	if len(current) == 0 {
-		var errs []error
-		for _, r := range f.releases {
-			errs = append(errs, revokedError(r))
-		}
-		return &cli.Error{Code: cli.ExitMismatch, Err: errors.Join(errs...), Hint: "take the publisher's newest release"}
-	}
 	var claims []release.Enforcement // warned of
 	for _, r := range f.releases {
 		switch {
