@@ -107,7 +107,8 @@ func (v *verification) checkWithoutQuote() {
 }
 
 // checkTPMBinding checks that REPORT_DATA binds the AK, or the EK to which a
-// credential binds the AK, and returns the AK.
+// credential binds the AK, and returns the AK. Paravisor and SVSM are at VMPL 0,
+// whatever level the policy accepts.
 func (v *verification) checkTPMBinding() (ak vtpm.Key, ok bool) {
 	t := v.in.TPM
 	var bound [64]byte
@@ -126,6 +127,8 @@ func (v *verification) checkTPMBinding() (ak vtpm.Key, ok bool) {
 		Code: CodeTPMBinding, Outcome: Pass, Expected: what + hex.EncodeToString(bound[:]), Found: hex.EncodeToString(v.in.Report.ReportData[:]),
 	}
 	switch {
+	case v.in.Report.VMPL != 0:
+		check.Outcome, check.Reason = Fail, fmt.Sprintf("asked for at VMPL %d: the guest that the TPM serves can have made it itself", v.in.Report.VMPL)
 	case bound != v.in.Report.ReportData:
 		check.Outcome, check.Reason = Fail, "the report does not bind these keys: they are another guest's, or made up"
 	case err != nil:

@@ -165,11 +165,13 @@ func hclReport(t *testing.T, guest *simpsp.Guest, ak *tpm2.CreatePrimaryResponse
 	return hclWith(guest, runtime)
 }
 
-func hclWith(guest *simpsp.Guest, runtime string) []byte {
+func hclWith(guest *simpsp.Guest, runtime string) []byte { return hclAt(guest, runtime, 0) }
+
+func hclAt(guest *simpsp.Guest, runtime string, vmpl uint32) []byte {
 	sum := sha256.Sum256([]byte(runtime))
 	var reportData [64]byte
 	copy(reportData[:], sum[:])
-	report := guest.Report(reportData, 0)
+	report := guest.Report(reportData, vmpl)
 	le := binary.LittleEndian
 	b := []byte("HCLA")
 	for _, n := range []uint32{2, uint32(0x4d4 + len(runtime)), 2, 0, 0, 0, 0} {
@@ -353,6 +355,9 @@ func TestHCLReport(t *testing.T) {
 		{"another nonce", hclReport(t, guest, m.ak, nonce[1:]), nil, verifier.Mismatch, []verifier.Code{"tpm.nonce"}},
 		{"a quote demanded", blob, func(p *verifier.Policy) { p.TPM = &verifier.TPMPolicy{} }, verifier.Mismatch, []verifier.Code{"tpm.policy"}},
 		{"without user-data", hclWith(guest, `{"keys":[{"kid":"HCLAkPub","kty":"RSA","e":"AQAB","n":"`+modulus(t, m.ak)+`"}]}`), nil, verifier.Mismatch, []verifier.Code{"tpm.nonce"}},
+		{"of the guest's own", hclAt(guest, `{"keys":[{"kid":"HCLAkPub","kty":"RSA","e":"AQAB","n":"`+modulus(t, m.ak)+`"}]}`, 2), func(p *verifier.Policy) {
+			p.Nonce, p.WithoutNonce, p.WithoutVMPL = nil, true, true
+		}, verifier.Forged, []verifier.Code{"tpm.binding"}},
 		{"no AK", hclWith(guest, `{"keys":[]}`), nil, verifier.Malformed, []verifier.Code{"evidence"}},
 		{"two AKs", hclWith(guest, `{"keys":[{"kid":"HCLAkPub","kty":"RSA","e":"AQAB","n":"`+modulus(t, m.ak)+`"},{"kid":"HCLAkPub","kty":"RSA","e":"AQAB","n":"`+modulus(t, m.ak)+`"}]}`), nil, verifier.Malformed, []verifier.Code{"evidence"}},
 		{"a member twice", hclWith(guest, `{"keys":[],"keys":[{"kid":"HCLAkPub","kty":"RSA","e":"AQAB","n":"`+modulus(t, m.ak)+`"}]}`), nil, verifier.Malformed, []verifier.Code{"evidence"}},
