@@ -51,6 +51,14 @@ type machine struct {
 
 func (m machine) String() string { return fmt.Sprintf("%v %v v%d", m.product, m.key, m.version) }
 
+// machines are all that there are; a simulation has one.
+func (l *lab) machines() []machine {
+	if l.prefix == asSimulated {
+		return []machine{{verifier.Milan, verifier.VCEK, 2}}
+	}
+	return machines()
+}
+
 // machines are all that there are. A report of version 2 does not name its
 // product, and no Turin makes them.
 func machines() []machine {
@@ -174,7 +182,7 @@ func (l *lab) leafKey(m machine) string {
 // sign signs a report, always with the same bytes (RFC 6979).
 func (l *lab) sign(report []byte, key string) []byte {
 	digest := sha512.Sum384(report[:0x2a0])
-	der, err := l.key(key).(*ecdsa.PrivateKey).Sign(nil, digest[:], crypto.SHA384)
+	der, err := l.private(key).(*ecdsa.PrivateKey).Sign(nil, digest[:], crypto.SHA384)
 	if err != nil {
 		l.Fatal(err)
 	}
@@ -194,7 +202,7 @@ func putScalars(report []byte, scalars ...*big.Int) {
 	}
 }
 
-func (l *lab) key(name string) crypto.Signer {
+func (l *lab) private(name string) crypto.Signer {
 	if known := l.keys[name]; known != nil {
 		return known
 	}
@@ -219,7 +227,7 @@ func (l *lab) issue(template, parent *x509.Certificate, public crypto.PublicKey,
 	l.Helper()
 	issuer := *parent
 	issuer.PublicKey, issuer.SubjectKeyId = nil, nil
-	der, err := x509.CreateCertificate(rand.Reader, template, &issuer, public, l.key(signer))
+	der, err := x509.CreateCertificate(rand.Reader, template, &issuer, public, l.private(signer))
 	if err != nil {
 		l.Fatal(err)
 	}
@@ -250,7 +258,7 @@ func (l *lab) ca(name, key string, parent *x509.Certificate, signer string) *x50
 		if parent == nil {
 			parent = t
 		}
-		l.cas[name] = l.issue(t, parent, l.key(key).Public(), signer)
+		l.cas[name] = l.issue(t, parent, l.private(key).Public(), signer)
 	}
 	return l.cas[name]
 }
@@ -276,7 +284,7 @@ func (l *lab) leaf(m machine, change ...func(*x509.Certificate)) *x509.Certifica
 		c(t)
 	}
 	parent, key := l.above(m)
-	return l.issue(t, parent, l.key(l.leafKey(m)).Public(), key)
+	return l.issue(t, parent, l.private(l.leafKey(m)).Public(), key)
 }
 
 func (l *lab) leafTemplate(m machine) *x509.Certificate {
@@ -301,8 +309,8 @@ func (l *lab) crlBy(issuer *x509.Certificate, signer string, change ...func(*x50
 		c(t)
 	}
 	by := *issuer
-	by.PublicKey, by.KeyUsage = l.key(signer).Public(), x509.KeyUsageCRLSign
-	der, err := x509.CreateRevocationList(rand.Reader, t, &by, l.key(signer))
+	by.PublicKey, by.KeyUsage = l.private(signer).Public(), x509.KeyUsageCRLSign
+	der, err := x509.CreateRevocationList(rand.Reader, t, &by, l.private(signer))
 	if err != nil {
 		l.Fatal(err)
 	}

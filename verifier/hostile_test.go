@@ -1,0 +1,150 @@
+package verifier_test
+
+import (
+	"encoding/json"
+	"errors"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/kraudcloud/kattest/verifier"
+)
+
+// attempt is what is judged, and with what.
+type attempt struct {
+	data   []byte
+	policy verifier.Policy
+	source verifier.Source
+}
+
+// hostile is an attempt that must be refused, with a verdict and by a check.
+type hostile struct {
+	name string
+	attempt
+	verdict verifier.Verdict
+	code    verifier.Code
+	alone   bool // no other check fails
+}
+
+// family is damage of one kind, and its undamaged twin, which is accepted.
+type family struct {
+	name  string
+	twin  attempt
+	cases []hostile
+}
+
+// Bounds of what a hostile input may cost.
+const (
+	maxTime   = 50 * time.Millisecond
+	maxMemory = 64 << 20 // bytes
+)
+
+// Damaged inputs of every kind that is thought of: each is refused for what is
+// wrong with it, and costs little.
+func TestHostile(t *testing.T) {
+	l := newLab(t, "")
+	sim := newLab(t, asSimulated)
+	total := 0
+	for _, make := range []func(*lab) []family{
+		reportFamilies,
+	} {
+		for _, l := range []*lab{l, sim} {
+			for _, f := range make(l) {
+				total += len(f.cases)
+				t.Run(l.prefix+f.name, func(t *testing.T) { f.run(t, l) })
+			}
+		}
+	}
+	if t.Logf("%d damaged inputs", total); total < 1000 {
+		t.Errorf("%d damaged inputs, want 1000", total)
+	}
+}
+
+// verifier returns one for which the lab's roots are AMD's.
+func (l *lab) verifier(source verifier.Source) *verifier.Verifier {
+	v := verifier.New(source)
+	for _, p := range verifier.Products() {
+		for _, key := range []verifier.SigningKey{verifier.VCEK, verifier.VLEK} {
+			if l.prefix == "" {
+				ask, _ := l.above(machine{product: p, key: key})
+				v.Pin(p, key, ask, l.ark(p))
+			}
+		}
+	}
+	return v
+}
+
+// run judges each attempt by a Verifier of its own, and again by one that has
+// seen the twin, so that nothing which is remembered helps.
+func (f family) run(t *testing.T, l *lab) {
+	if len(f.cases) == 0 {
+		t.Fatal("a family without cases")
+	}
+	wise := l.verifier(f.twin.source)
+	if _, err := wise.Judge(t.Context(), "", f.twin.data, f.twin.policy); err != nil {
+		t.Fatalf("the twin: %v", err)
+	}
+	for _, h := range f.cases {
+		r := h.judge(t, l)
+		h.check(t, r)
+		if h.source != nil {
+			wise = l.verifier(h.source)
+		}
+		again, _ := wise.Judge(t.Context(), "", h.data, h.policy)
+		if diff := cmp.Diff(failures(r), failures(again)); diff != "" {
+			t.Errorf("%s: judged otherwise by a Verifier that knows the twin (-new +wise):\n%s", h.name, diff)
+		}
+	}
+}
+
+// judge judges within the bounds. The machine that it runs on may be busy: the
+// shortest of a few tries counts.
+func (h hostile) judge(t *testing.T, l *lab) verifier.Result {
+	var r verifier.Result
+	shortest := time.Hour
+	for range 8 {
+		v := l.verifier(h.source)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		start := time.Now()
+		got, err := v.Judge(t.Context(), "", h.data, h.policy)
+		took := time.Since(start)
+		runtime.ReadMemStats(&after)
+		refusal, ok := errors.AsType[*verifier.Refusal](err)
+		if !ok {
+			t.Fatalf("%s: verdict %v, error %v, want a refusal", h.name, got.Verdict, err)
+		}
+		if diff := cmp.Diff(got, refusal.Result); diff != "" {
+			t.Errorf("%s: the error has another result:\n%s", h.name, diff)
+		}
+		if n := after.TotalAlloc - before.TotalAlloc; n > maxMemory {
+			t.Errorf("%s: allocated %d bytes", h.name, n)
+		}
+		if r, shortest = got, min(shortest, took); shortest <= maxTime {
+			return r
+		}
+	}
+	t.Errorf("%s: took %v", h.name, shortest)
+	return r
+}
+
+func (h hostile) check(t *testing.T, r verifier.Result) {
+	codes := failures(r)
+	if r.Verdict != h.verdict || !slices.Contains(codes, h.code) {
+		t.Errorf("%s: %v by %v, want %v by %v", h.name, r.Verdict, codes, h.verdict, h.code)
+	}
+	if h.alone && len(codes) != 1 {
+		t.Errorf("%s: %v fail, want %v alone", h.name, codes, h.code)
+	}
+	for _, c := range r.With(verifier.Fail) {
+		if c.Expected == "" && c.Reason == "" {
+			t.Errorf("%s: %s fails and does not say why", h.name, c.Code)
+		}
+	}
+	if _, err := json.Marshal(r); err != nil {
+		t.Errorf("%s: %v", h.name, err)
+	}
+}
