@@ -112,6 +112,10 @@ const (
 	oidCSPID         = oidBase + "5"
 )
 
+// maxStructVersion is the last layout of these extensions that is known: 0
+// before Turin, 1 on it.
+const maxStructVersion = 1
+
 // endorsement is what a VCEK or VLEK says.
 type endorsement struct {
 	cert      *x509.Certificate
@@ -143,9 +147,7 @@ func newEndorsement(cert *x509.Certificate) (*endorsement, error) {
 	}
 	values := map[string][]byte{}
 	for _, ext := range cert.Extensions { // crypto/x509 has refused duplicates
-		if id := ext.Id.String(); strings.HasPrefix(id, oidBase) {
-			values[id] = ext.Value
-		}
+		values[ext.Id.String()] = ext.Value
 	}
 	if err := e.readNames(values); err != nil {
 		return nil, err
@@ -153,7 +155,6 @@ func newEndorsement(cert *x509.Certificate) (*endorsement, error) {
 	if err := e.readTCB(values); err != nil {
 		return nil, err
 	}
-	delete(values, oidStructVersion)
 	for id := range values {
 		return nil, fmt.Errorf("unknown extension %s", id)
 	}
@@ -192,24 +193,27 @@ func (e *endorsement) readNames(values map[string][]byte) error {
 	return nil
 }
 
-// readTCB takes the security patch levels out of values. A level must stand
-// where the product has it; spl4 to spl7 are reserved.
+// readTCB takes the security patch levels and the version of their layout out
+// of values. A level must stand where the product has it; spl4 to spl7 are
+// reserved.
 func (e *endorsement) readTCB(values map[string][]byte) error {
+	var version byte
 	var unused [4]byte
 	levels := []struct {
 		id    string
 		value *byte
 		need  bool
 	}{
+		{oidStructVersion, &version, true},
 		{oidFMC, &e.tcb.FMC, e.product == Turin},
 		{oidBootloader, &e.tcb.Bootloader, true},
 		{oidTEE, &e.tcb.TEE, true},
 		{oidSNP, &e.tcb.SNP, true},
 		{oidMicrocode, &e.tcb.Microcode, true},
-		{oidSPL4, &unused[0], false},
-		{oidSPL5, &unused[1], false},
-		{oidSPL6, &unused[2], false},
-		{oidSPL7, &unused[3], false},
+		{oidSPL4, &unused[0], e.product != Turin},
+		{oidSPL5, &unused[1], true},
+		{oidSPL6, &unused[2], true},
+		{oidSPL7, &unused[3], true},
 	}
 	for _, l := range levels {
 		der, ok := values[l.id]
@@ -217,14 +221,17 @@ func (e *endorsement) readTCB(values map[string][]byte) error {
 			continue
 		}
 		if !ok {
-			return fmt.Errorf("extension %s (security patch level): missing", l.id)
+			return fmt.Errorf("extension %s: missing", l.id)
 		}
 		var n int
 		if rest, err := asn1.Unmarshal(der, &n); err != nil || len(rest) != 0 || n < 0 || n > 255 {
-			return fmt.Errorf("extension %s (security patch level): %x is not an integer from 0 to 255", l.id, der)
+			return fmt.Errorf("extension %s: %x is not an integer from 0 to 255", l.id, der)
 		}
 		*l.value = byte(n)
 		delete(values, l.id)
+	}
+	if version > maxStructVersion {
+		return fmt.Errorf("extension %s: unknown version %d", oidStructVersion, version)
 	}
 	if unused != [4]byte{} {
 		return fmt.Errorf("reserved security patch levels are %v, want zeros", unused)
