@@ -225,17 +225,22 @@ func (l *lab) private(name string) crypto.Signer {
 // issue certifies a key. The parent's name and the signer need not go together.
 func (l *lab) issue(template, parent *x509.Certificate, public crypto.PublicKey, signer string) *x509.Certificate {
 	l.Helper()
+	cert, err := x509.ParseCertificate(l.certify(template, parent, public, signer))
+	if err != nil {
+		l.Fatal(err)
+	}
+	return cert
+}
+
+func (l *lab) certify(template, parent *x509.Certificate, public crypto.PublicKey, signer string) []byte {
+	l.Helper()
 	issuer := *parent
 	issuer.PublicKey, issuer.SubjectKeyId = nil, nil
 	der, err := x509.CreateCertificate(rand.Reader, template, &issuer, public, l.private(signer))
 	if err != nil {
 		l.Fatal(err)
 	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		l.Fatal(err)
-	}
-	return cert
+	return der
 }
 
 func (l *lab) template(name string) *x509.Certificate {

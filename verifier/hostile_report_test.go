@@ -26,8 +26,8 @@ func reportFamilies(l *lab) []family {
 	return all
 }
 
-// layouts are one machine of each product and kind of report.
-var layouts = []machine{{verifier.Milan, verifier.VCEK, 2}, {verifier.Genoa, verifier.VLEK, 3}, {verifier.Turin, verifier.VCEK, 5}}
+// layouts are machines of every layout: of reports, TCBs and certificates.
+var layouts = []machine{{verifier.Milan, verifier.VCEK, 2}, {verifier.Genoa, verifier.VLEK, 3}, {verifier.Turin, verifier.VCEK, 5}, {verifier.Turin, verifier.VLEK, 3}}
 
 // reports makes families of a machine's reports.
 type reports struct {
