@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"strings"
 	"time"
 )
@@ -42,7 +43,8 @@ func ParseCRL(data []byte) (*x509.RevocationList, error) {
 const crlBlock = "X509 CRL"
 
 // checkList checks that ark signed the list, as AMD does. A list that is not
-// about all of its issuer's certificates is refused.
+// about all of its issuer's certificates is refused, and one of which an entry
+// may be about another's. Source: RFC 5280, sections 5.2 and 5.3.
 func checkList(list *x509.RevocationList, ark *x509.Certificate) error {
 	if key, ok := ark.PublicKey.(*rsa.PublicKey); !ok || key.N.BitLen() != 4096 {
 		return fmt.Errorf("%q: its key is not RSA of 4096 bits", ark.Subject.CommonName)
@@ -50,7 +52,11 @@ func checkList(list *x509.RevocationList, ark *x509.Certificate) error {
 	if list.SignatureAlgorithm != x509.SHA384WithRSAPSS {
 		return fmt.Errorf("signed with %v, want RSASSA-PSS with SHA-384", list.SignatureAlgorithm)
 	}
-	for _, ext := range list.Extensions {
+	extensions := slices.Clone(list.Extensions)
+	for _, entry := range list.RevokedCertificateEntries {
+		extensions = append(extensions, entry.Extensions...)
+	}
+	for _, ext := range extensions {
 		if ext.Critical {
 			return fmt.Errorf("unknown critical extension %v", ext.Id)
 		}
