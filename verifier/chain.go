@@ -43,7 +43,7 @@ const maxOffered = 4
 func (v *verification) chainOf(ctx context.Context, e *endorsement) (chain, error) {
 	if s := v.policy.Simulated; s != nil {
 		c := chain{s.ASK, s.ARK}
-		if known, ok := v.cache.chainOf(e, s.ARK); ok {
+		if known, ok := v.cache.chainOf(e, s.ARK); ok && known.ask.Equal(s.ASK) {
 			return known, nil
 		}
 		if err := errors.Join(checkLink(c.ark, c.ark), checkUnder(e, c)); err != nil {
@@ -66,6 +66,9 @@ func (v *verification) chainOf(ctx context.Context, e *endorsement) (chain, erro
 	}
 	if e.simulated {
 		return home, err
+	}
+	if !bytes.Equal(e.cert.RawIssuer, home.ask.RawSubject) {
+		return home, err // another key of the ARK's, such as an ASVK, certifies no VCEK
 	}
 	for _, ask := range v.offeredASKs(ctx, e) {
 		c := chain{ask, home.ark}
@@ -123,6 +126,9 @@ func checkLink(child, parent *x509.Certificate) error {
 	}
 	if !parent.IsCA {
 		return fmt.Errorf("%q: its basic constraints do not say CA", parent.Subject.CommonName)
+	}
+	if child.IsCA && parent.MaxPathLenZero {
+		return fmt.Errorf("%q: its basic constraints let no authority stand below it", parent.Subject.CommonName)
 	}
 	if child.SignatureAlgorithm != x509.SHA384WithRSAPSS {
 		return fmt.Errorf("%q: signed with %v, want RSASSA-PSS with SHA-384", name, child.SignatureAlgorithm)
