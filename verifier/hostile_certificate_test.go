@@ -44,7 +44,7 @@ type certificates struct {
 }
 
 func (f certificates) family(name string) family {
-	return family{name: f.machine.String() + "/" + name, twin: f.twin, cases: f.cases}
+	return family{name: f.String() + "/" + name, twin: f.twin, cases: f.cases}
 }
 
 // offer adds a report with a table.

@@ -314,7 +314,7 @@ func (l *lab) crlBy(issuer *x509.Certificate, signer string, change ...func(*x50
 		c(t)
 	}
 	by := *issuer
-	by.PublicKey, by.KeyUsage = l.private(signer).Public(), x509.KeyUsageCRLSign
+	by.PublicKey, by.KeyUsage, by.SubjectKeyId = l.private(signer).Public(), x509.KeyUsageCRLSign, []byte(signer)
 	der, err := x509.CreateRevocationList(rand.Reader, t, &by, l.private(signer))
 	if err != nil {
 		l.Fatal(err)

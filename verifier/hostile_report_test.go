@@ -38,7 +38,7 @@ type reports struct {
 }
 
 func (f reports) family(name string) family {
-	return family{name: f.machine.String() + "/" + name, twin: f.twin, cases: f.cases}
+	return family{name: f.String() + "/" + name, twin: f.twin, cases: f.cases}
 }
 
 // add adds a report, as it is.
