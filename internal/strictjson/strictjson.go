@@ -38,8 +38,8 @@ func DecodeBounded(data []byte, v any, maxValues int) error {
 	if !utf8.Valid(data) {
 		return errors.New("invalid UTF-8")
 	}
-	if err := json.Unmarshal(data, new(json.RawMessage)); err != nil { // syntax alone: one value and nothing behind it
-		return syntaxError(err)
+	if !json.Valid(data) { // syntax alone: one value and nothing behind it
+		return syntaxError(json.Unmarshal(data, new(json.RawMessage)))
 	}
 	w := walker{data: data, left: maxValues, fields: map[reflect.Type]map[string]reflect.Type{}}
 	if err := w.value(reflect.TypeOf(v), 0); err != nil {
@@ -141,7 +141,7 @@ func (w *walker) object(t reflect.Type, depth int) error {
 			return err
 		}
 		if seen[name] {
-			return fmt.Errorf("offset %d: member %q stands twice", w.at, name)
+			return fmt.Errorf("offset %d: member %.80q stands twice", w.at, name)
 		}
 		if seen == nil {
 			seen = map[string]bool{}
@@ -151,7 +151,7 @@ func (w *walker) object(t reflect.Type, depth int) error {
 		if t != nil && t.Kind() == reflect.Struct {
 			var ok bool
 			if child, ok = w.members(t)[name]; !ok {
-				return fmt.Errorf("offset %d: unknown member %q", w.at, name)
+				return fmt.Errorf("offset %d: unknown member %.80q", w.at, name)
 			}
 		}
 		w.next()
