@@ -77,7 +77,7 @@ func ParseChallenge(data []byte) (Challenge, error) {
 		return Challenge{}, fmt.Errorf("challenge: %w", err)
 	}
 	if c.MediaType != ChallengeMediaType {
-		return Challenge{}, fmt.Errorf("challenge: mediaType: %q, want %q", c.MediaType, ChallengeMediaType)
+		return Challenge{}, fmt.Errorf("challenge: mediaType: %.80q, want %q", c.MediaType, ChallengeMediaType)
 	}
 	if err := checkNonce(c.Nonce); err != nil {
 		return Challenge{}, fmt.Errorf("challenge: %w", err)
@@ -125,7 +125,7 @@ func Parse(data []byte) (Evidence, error) {
 func (e Evidence) check() error {
 	var errs []error
 	if e.MediaType != MediaType {
-		errs = append(errs, fmt.Errorf("mediaType: %q, want %q", e.MediaType, MediaType))
+		errs = append(errs, fmt.Errorf("mediaType: %.80q, want %q", e.MediaType, MediaType))
 	}
 	if len(e.Report) != ReportSize {
 		errs = append(errs, fmt.Errorf("report: %d bytes, want %d", len(e.Report), ReportSize))

@@ -64,7 +64,7 @@ func ParseTPM(data []byte) (TPM, error) {
 func (e TPM) check() error {
 	var errs []error
 	if e.MediaType != TPMMediaType {
-		errs = append(errs, fmt.Errorf("mediaType: %q, want %q", e.MediaType, TPMMediaType))
+		errs = append(errs, fmt.Errorf("mediaType: %.80q, want %q", e.MediaType, TPMMediaType))
 	}
 	if (len(e.HCL) > 0) == (e.SVSM != nil) {
 		errs = append(errs, errors.New("hcl, svsm: want one of them"))
