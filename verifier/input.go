@@ -70,13 +70,21 @@ func formOf(data []byte) string {
 	if text := bytes.TrimLeft(data, " \t\r\n"); len(text) == 0 || text[0] != '{' {
 		return FormReport
 	}
-	var named struct {
-		MediaType string `json:"mediaType"`
-	}
-	if json.Unmarshal(data, &named) == nil && named.MediaType == evidence.TPMMediaType {
+	if mediaType(data) == evidence.TPMMediaType {
 		return FormTPM
 	}
 	return FormEvidence
+}
+
+// mediaType finds the media type in JSON of any size without reading it all,
+// which is for the parser of the form to do.
+func mediaType(data []byte) (name string) {
+	_, rest, _ := bytes.Cut(data, []byte(`"mediaType"`))
+	rest, ok := bytes.CutPrefix(bytes.TrimLeft(rest, " \t\r\n"), []byte(":"))
+	if !ok || json.NewDecoder(bytes.NewReader(rest[:min(len(rest), 256)])).Decode(&name) != nil {
+		return ""
+	}
+	return name
 }
 
 func parseEvidence(data []byte) (Input, error) {
