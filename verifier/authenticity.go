@@ -50,7 +50,7 @@ func (v *verification) checkAuthenticity(ctx context.Context) error {
 // chain alone, its dates, and whether it was revoked.
 func (v *verification) checkTrust(ctx context.Context, e *endorsement) error {
 	v.simulated = e.simulated
-	check := Check{Code: CodeChain, Outcome: Fail, Found: fmt.Sprintf("%q", e.cert.Issuer.CommonName)}
+	check := Check{Code: CodeChain, Outcome: Fail, Found: fmt.Sprintf("%.80q", e.cert.Issuer.CommonName)}
 	if s := v.policy.Simulated; s != nil {
 		check.Expected = "the SIMULATED chain under " + s.ARK.Subject.CommonName + ", and no other"
 		check.Hint = "leave out --trust-simulated to judge a report against AMD's roots"

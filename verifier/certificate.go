@@ -156,7 +156,7 @@ func newEndorsement(cert *x509.Certificate) (*endorsement, error) {
 		return nil, err
 	}
 	for id := range values {
-		return nil, fmt.Errorf("unknown extension %s", id)
+		return nil, fmt.Errorf("unknown extension %.80s", id)
 	}
 	return e, nil
 }
@@ -225,7 +225,7 @@ func (e *endorsement) readTCB(values map[string][]byte) error {
 		}
 		var n int
 		if rest, err := asn1.Unmarshal(der, &n); err != nil || len(rest) != 0 || n < 0 || n > 255 {
-			return fmt.Errorf("extension %s: %x is not an integer from 0 to 255", l.id, der)
+			return fmt.Errorf("extension %s: %.32x is not an integer from 0 to 255", l.id, der)
 		}
 		*l.value = byte(n)
 		delete(values, l.id)
@@ -248,8 +248,8 @@ func ia5String(der []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if len(rest) != 0 || v.Class != asn1.ClassUniversal || v.Tag != asn1.TagIA5String || len(v.Bytes) == 0 {
-		return "", errors.New("not an IA5String")
+	if len(rest) != 0 || v.Class != asn1.ClassUniversal || v.Tag != asn1.TagIA5String || len(v.Bytes) == 0 || len(v.Bytes) > 255 {
+		return "", errors.New("not an IA5String of 1 to 255 bytes")
 	}
 	for _, b := range v.Bytes {
 		if b < 0x20 || b > 0x7e {

@@ -134,7 +134,7 @@ func checkLink(child, parent *x509.Certificate) error {
 		return fmt.Errorf("%q: signed with %v, want RSASSA-PSS with SHA-384", name, child.SignatureAlgorithm)
 	}
 	if !bytes.Equal(child.RawIssuer, parent.RawSubject) {
-		return fmt.Errorf("%q: its issuer is %q, not %q", name, child.Issuer.CommonName, parent.Subject.CommonName)
+		return fmt.Errorf("%q: its issuer is %.80q, not %q", name, child.Issuer.CommonName, parent.Subject.CommonName)
 	}
 	if len(child.UnhandledCriticalExtensions) != 0 {
 		return fmt.Errorf("%q: unknown critical extension %v", name, child.UnhandledCriticalExtensions[0])
