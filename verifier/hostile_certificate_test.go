@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/kraudcloud/kattest/verifier"
@@ -148,6 +149,7 @@ func (f certificates) extensionValues() family {
 		f.changed("another provider", verifier.CodeCSPID, put("5", f.der(ia5("other.example"))))
 		f.changed("no provider", verifier.CodeForm, put("5", f.der(ia5(""))))
 		f.changed("a provider with a line break", verifier.CodeForm, put("5", f.der(ia5(labCSPID+"\n"))))
+		f.changed("a provider of many bytes", verifier.CodeForm, put("5", f.der(ia5(strings.Repeat("A", 50<<10)))))
 		f.changed("a provider longer by one", verifier.CodeCSPID, put("5", f.der(ia5(labCSPID+"."))))
 		f.changed("a chip", verifier.CodeForm, put("4", bytes.Repeat([]byte{1}, 64)))
 		return f.family("value")
@@ -177,6 +179,8 @@ func (f certificates) missing() family {
 		f.raw(fmt.Sprint("twice ", e.Id), f.unparsed(func(t *x509.Certificate) { t.ExtraExtensions = append(t.ExtraExtensions, e) }), verifier.CodeForm)
 		f.changed(fmt.Sprint("empty ", e.Id), verifier.CodeForm, func(t *x509.Certificate) { t.ExtraExtensions[i].Value = nil })
 	}
+	f.changed("a long one", verifier.CodeForm, put("3.8", make([]byte, 40<<10)))
+	f.changed("an identifier of many arcs", verifier.CodeForm, put("3.8"+strings.Repeat(".1", 20<<10), []byte{5, 0}))
 	f.changed("without any", verifier.CodeForm, func(t *x509.Certificate) { t.ExtraExtensions = nil })
 	for _, critical := range []bool{false, true} {
 		add := func(id asn1.ObjectIdentifier) func(*x509.Certificate) {
@@ -243,6 +247,11 @@ func (f certificates) names() family {
 	for _, name := range []string{"", "SEV", right + " ", " " + right, right + "2", right + "\x00", "sev-vcek", f.prefix + "SEV-" + f.product.String(), asSimulated + asSimulated + "SEV-" + f.key.String()} {
 		f.changed(fmt.Sprintf("subject %q", name), verifier.CodeForm, func(t *x509.Certificate) { t.Subject.CommonName = name })
 	}
+	parent, key := f.above(f.machine)
+	long := *parent
+	long.Subject.CommonName, long.RawSubject = strings.Repeat("A", 50<<10), nil
+	f.raw("a long issuer", f.under(f.machine, &long, key).Raw, verifier.CodeChain)
+	f.changed("a long subject", verifier.CodeForm, func(t *x509.Certificate) { t.Subject.CommonName = long.Subject.CommonName })
 	lie := "SEV-" + f.key.String() // a simulation that says that it is none, or the other way round
 	if f.prefix == "" {
 		lie = asSimulated + lie

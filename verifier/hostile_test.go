@@ -40,6 +40,7 @@ type family struct {
 const (
 	maxTime   = 50 * time.Millisecond
 	maxMemory = 64 << 20 // bytes
+	maxResult = 32 << 10 // bytes in JSON, of which a host writes but excerpts
 )
 
 // Damaged inputs of every kind that is thought of: each is refused for what is
@@ -53,6 +54,8 @@ func TestHostile(t *testing.T) {
 		{"certificates", certificateFamilies},
 		{"chains", chainFamilies},
 		{"revocation", revocationFamilies},
+		{"policies", policyFamilies},
+		{"inputs", inputFamilies},
 	}
 	total, ran := 0, 0
 	for _, g := range generators {
@@ -154,7 +157,7 @@ func (h hostile) check(t *testing.T, r verifier.Result) {
 			t.Errorf("%s: %s fails and does not say why", h.name, c.Code)
 		}
 	}
-	if _, err := json.Marshal(r); err != nil {
-		t.Errorf("%s: %v", h.name, err)
+	if b, err := json.Marshal(r); err != nil || len(b) > maxResult {
+		t.Errorf("%s: a result of %d bytes, error %v", h.name, len(b), err)
 	}
 }
