@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/kraudcloud/kattest/measure/stack"
+	"github.com/kraudcloud/kattest/reproducible/inputs"
 	"github.com/kraudcloud/kattest/reproducible/lock"
 	"github.com/kraudcloud/kattest/reproducible/sandbox"
 )
@@ -187,7 +188,7 @@ func (b *builder) makeAgent(ctx context.Context, toolchain lock.Input, files map
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	downloads, err := downloadModules(ctx, goroot, src)
+	downloads, err := b.modules(ctx, goroot, src, work, nil)
 	if err != nil {
 		return err
 	}
@@ -210,13 +211,39 @@ func (b *builder) makeAgent(ctx context.Context, toolchain lock.Input, files map
 	return os.Rename(filepath.Join(dir, stack.Agent), out)
 }
 
+// modules returns a folder of downloads that holds the modules which the agent
+// needs: from an archive of inputs if one was named, and else by the go command
+// with env.
+func (b *builder) modules(ctx context.Context, goroot, src, work string, env []string) (string, error) {
+	for _, name := range b.Folders {
+		if info, err := os.Stat(name); err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		archive, err := inputs.Open(name)
+		if err != nil {
+			return "", err
+		}
+		defer archive.Close()
+		dir := filepath.Join(work, "proxy")
+		n, err := archive.ExtractModules(dir)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", name, err)
+		}
+		if n > 0 {
+			return dir, nil
+		}
+	}
+	return downloadModules(ctx, goroot, src, env)
+}
+
 // downloadModules brings the modules that the agent needs into this machine's
-// module cache, by way of its own proxy, and returns the folder of the downloads.
-func downloadModules(ctx context.Context, goroot, src string) (string, error) {
+// module cache, or the one that env names, by way of its own proxy, and returns
+// the folder of the downloads.
+func downloadModules(ctx context.Context, goroot, src string, env []string) (string, error) {
 	run := func(args ...string) (string, error) {
 		cmd := exec.CommandContext(ctx, filepath.Join(goroot, "bin", "go"), args...)
 		cmd.Dir = src
-		cmd.Env = slices.Concat(os.Environ(), agentEnv[:], []string{"GOROOT=" + goroot})
+		cmd.Env = slices.Concat(os.Environ(), agentEnv[:], []string{"GOROOT=" + goroot}, env)
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
 		out, err := cmd.Output()

@@ -67,15 +67,26 @@ func buildAgent(t *testing.T, b *builder) []byte {
 }
 
 // Two builds, in folders of other names and lengths, with other numbers of jobs,
-// other surroundings and nothing shared but the downloads, give one agent.
+// other surroundings and nothing shared give one agent: the second has an archive
+// of the first one's inputs, and no cache, module cache, mirror or proxy.
 func TestAgentIsReproducible(t *testing.T) {
-	first := buildAgent(t, agentBuilder(t, "a", 1))
+	here := agentBuilder(t, "a", 1)
+	first := buildAgent(t, here)
+	archive, options, _ := exported(t, here)
+	options.Folders = []string{filepath.Join(t.TempDir(), "inputs.tar")}
+	if err := os.WriteFile(options.Folders[0], archive, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, value := range map[string]string{
 		"GOFLAGS": "-tags=surprise", "GOAMD64": "v3", "CGO_ENABLED": "1", "TZ": "Asia/Tokyo", "LC_ALL": "C.UTF-8",
+		"GOPROXY": "off", "GOMODCACHE": t.TempDir(),
 	} {
 		t.Setenv(name, value)
 	}
-	second := buildAgent(t, agentBuilder(t, "another checkout, of a longer name", 3))
+	there := agentBuilder(t, "another checkout, of a longer name", 3)
+	there.Folders = options.Folders
+	there.fetch = &fetch.Fetcher{Cache: t.TempDir(), Folders: options.Folders, Offline: true}
+	second := buildAgent(t, there)
 	if !bytes.Equal(first, second) {
 		t.Errorf("%d bytes and %d bytes differ", len(first), len(second))
 	}

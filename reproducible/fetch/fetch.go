@@ -29,7 +29,7 @@ type Fetcher struct {
 	// it is absent.
 	Cache string
 	// Folders are searched for what the cache does not hold, by the file's
-	// name, by HASH and by sha256/HASH.
+	// name, by HASH and by sha256/HASH. One may be an archive of package inputs.
 	Folders []string
 	// Offline leaves the mirrors alone.
 	Offline bool
@@ -37,7 +37,8 @@ type Fetcher struct {
 	// is silence.
 	Log io.Writer
 
-	mirrors mirrors
+	mirrors  mirrors
+	archives archives
 }
 
 // Get returns the path of an input's file in the cache. The file is not to be
@@ -174,7 +175,7 @@ func (f *Fetcher) bringOne(ctx context.Context, in lock.Input, show progress) er
 func (f *Fetcher) fromFolder(in lock.Input, dir string, show progress) (*Attempt, error) {
 	tried := &Attempt{dir, errors.New("not there")}
 	for _, name := range []string{in.File(), in.SHA256, filepath.Join("sha256", in.SHA256)} {
-		file, err := os.Open(filepath.Join(dir, name))
+		file, err := f.archives.file(dir, name)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}

@@ -32,7 +32,7 @@ func newBuild() *cobra.Command {
 		Short: "Build the boot stack from the locked sources",
 		Long: `Build firmware, kernel and initrd with the guest agent, and stack.json, which
 names them. Everything comes from the lock file: looked for in the cache, then in
-the folders of --inputs, then at this machine's own mirrors, and checked by its
+the folders and archives of --inputs, then at this machine's own mirrors, and checked by its
 SHA-256. The kernel is compiled in a root made of locked packages alone, without
 a network; bubblewrap must be installed.
 
@@ -45,7 +45,7 @@ first build takes minutes, most of them the kernel's.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.out, "out", "", "folder to write: absent, empty or a boot stack, which is replaced (required)")
-	flags.StringArrayVar(&f.inputs, "inputs", nil, "folder to look for inputs in; may be given several times")
+	flags.StringArrayVar(&f.inputs, "inputs", nil, "folder or archive to look for inputs in; may be given several times")
 	flags.StringVar(&f.cache, "cache", "", "cache of inputs and artefacts (default kattest in the user's cache folder)")
 	flags.StringVar(&f.lock, "lock", "", "lock file (default reproducible/lock.json of the source)")
 	flags.StringVar(&f.source, "source", "", "checkout of "+module+" (default the one around the working directory)")
