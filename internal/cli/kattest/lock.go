@@ -18,7 +18,8 @@ func newLock() *cobra.Command {
 mirror and Go module proxy offer now, and writes the result in its place. What
 they offer is checked by Debian's signatures and Go's checksum database.
 
-On standard output stands a line for each file: its SHA-256 and its name.`,
+On standard output stands a line for each package or module that has changed, and
+one for each file: its SHA-256 and its name.`,
 		Args: cli.Args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, files []string) error {
 			for _, file := range files {
@@ -44,8 +45,17 @@ func refresh(cmd *cobra.Command, file string) error {
 			Hint: "the lock file is as it was; are the mirrors of /etc/apt and GOPROXY within reach?",
 		}
 	}
+	before, err := lock.Load(file)
+	if err != nil {
+		before = lock.Lock{} // requests alone, as they were begun by hand
+	}
 	if err := l.Write(file); err != nil {
 		return err
+	}
+	for _, c := range lock.Changes(before, l) {
+		if _, err := fmt.Fprintln(cmd.OutOrStdout(), c); err != nil {
+			return err
+		}
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s  %s\n", l.Digest(), file)
 	return err
