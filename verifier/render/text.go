@@ -55,12 +55,12 @@ func writeReason(b *bytes.Buffer, c verifier.Check) {
 	if reason == "" {
 		reason = "not as it must be"
 	}
-	fmt.Fprintf(b, "\n%s: %s\n", where, plain(reason))
+	fmt.Fprintf(b, "\n%s: %s\n", where, Plain(reason))
 	if c.Outcome == verifier.Fail && c.Expected+c.Found != "" {
-		fmt.Fprintf(b, "  expected  %s\n  found     %s\n", plain(c.Expected), plain(c.Found))
+		fmt.Fprintf(b, "  expected  %s\n  found     %s\n", Plain(c.Expected), Plain(c.Found))
 	}
 	if c.Hint != "" {
-		fmt.Fprintf(b, "  hint      %s\n", plain(c.Hint))
+		fmt.Fprintf(b, "  hint      %s\n", Plain(c.Hint))
 	}
 }
 
@@ -78,7 +78,7 @@ func TextSummary(w io.Writer, results []verifier.Result) error {
 		if r.Simulated {
 			verdict = "SIMULATED " + verdict
 		}
-		fmt.Fprintf(table, "%s\t%s\t%v\t%s\n", plain(subject(r)), verdict, r.Product, strings.Join(failed, ", "))
+		fmt.Fprintf(table, "%s\t%s\t%v\t%s\n", Plain(subject(r)), verdict, r.Product, strings.Join(failed, ", "))
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -132,15 +132,15 @@ func Verdict(r verifier.Result) string {
 // brief shortens what would widen the table; failures are told in full below it.
 func brief(s string) string {
 	const width = 34
-	runes := []rune(plain(s))
+	runes := []rune(Plain(s))
 	if len(runes) <= width {
 		return string(runes)
 	}
 	return string(runes[:width-9]) + "…" + string(runes[len(runes)-8:])
 }
 
-// plain escapes what would move a terminal's cursor or hide text.
-func plain(s string) string {
+// Plain escapes what would move a terminal's cursor or hide text.
+func Plain(s string) string {
 	if strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }) < 0 {
 		return s
 	}

@@ -3,6 +3,7 @@ package vtpm
 import (
 	"bytes"
 	"crypto"
+	"errors"
 	"fmt"
 
 	"github.com/google/go-tpm/tpm2"
@@ -33,7 +34,7 @@ func VerifyQuote(ak Key, message, signature []byte) (Quote, error) {
 	if err != nil {
 		return Quote{}, fmt.Errorf("quote: %w", err)
 	}
-	q, err := parseQuote(message)
+	q, err := ParseQuote(message)
 	if err != nil {
 		return Quote{}, fmt.Errorf("quote: %w", err)
 	}
@@ -41,7 +42,9 @@ func VerifyQuote(ak Key, message, signature []byte) (Quote, error) {
 	return q, nil
 }
 
-func parseQuote(message []byte) (Quote, error) {
+// ParseQuote reads a quote for people to look at: who signed it is not asked, and
+// its PCRs method does not work.
+func ParseQuote(message []byte) (Quote, error) {
 	a, err := unmarshal[tpm2.TPMSAttest](message)
 	if err != nil {
 		return Quote{}, err
@@ -84,9 +87,9 @@ func readSelection(selections []tpm2.TPMSPCRSelection) ([]PCR, error) {
 	return all, nil
 }
 
-// PCRs returns the quoted values: values holds them one after the other, in the
-// order of q.Selected.
-func (q Quote) PCRs(values []byte) (PCRs, error) {
+// Values names values, which stand one after the other in the order of q.Selected.
+// Whether they are the quoted ones is not asked.
+func (q Quote) Values(values []byte) (PCRs, error) {
 	size := 0
 	for _, p := range q.Selected {
 		size += p.Bank.Size()
@@ -94,14 +97,26 @@ func (q Quote) PCRs(values []byte) (PCRs, error) {
 	if len(values) != size {
 		return nil, fmt.Errorf("PCR values: %d bytes, want %d for the %d PCRs that are quoted", len(values), size, len(q.Selected))
 	}
+	all := PCRs{}
+	for _, p := range q.Selected {
+		all[p], values = values[:p.Bank.Size()], values[p.Bank.Size():]
+	}
+	return all, nil
+}
+
+// PCRs returns the quoted values: values holds them as Values says.
+func (q Quote) PCRs(values []byte) (PCRs, error) {
+	all, err := q.Values(values)
+	if err != nil {
+		return nil, err
+	}
+	if q.hash == 0 {
+		return nil, errors.New("PCR values: the quote's signature was not checked")
+	}
 	h := q.hash.New()
 	h.Write(values)
 	if got := h.Sum(nil); !bytes.Equal(got, q.digest) {
 		return nil, fmt.Errorf("PCR values: their digest is %x, and %x is quoted", got, q.digest)
-	}
-	all := PCRs{}
-	for _, p := range q.Selected {
-		all[p], values = values[:p.Bank.Size()], values[p.Bank.Size():]
 	}
 	return all, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/kraudcloud/kattest/internal/cli"
 	"github.com/kraudcloud/kattest/verifier"
+	"github.com/kraudcloud/kattest/verifier/render"
 )
 
 // showMediaType names this version of show's JSON.
@@ -33,8 +34,8 @@ func newShow() *cobra.Command {
 		Use:   "show REPORT",
 		Short: "Print every field of a report, without judging it",
 		Long: `Print every field of REPORT, its bits spelled out: a report of 1184 bytes, one
-with its certificate table, or evidence in JSON; - is standard input. Nothing is
-judged: anyone can write these bytes.`,
+with its certificate table, evidence or vTPM evidence in JSON, or an HCL report; - is
+standard input. Nothing is judged: anyone can write these bytes.`,
 		Args: cli.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if output != "text" && output != "json" {
@@ -51,7 +52,7 @@ judged: anyone can write these bytes.`,
 			var b bytes.Buffer
 			table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 			for _, f := range fields {
-				fmt.Fprintf(table, "%s\t%s\n", f.Name, f.Value)
+				fmt.Fprintf(table, "%s\t%s\n", f.Name, render.Plain(f.Value))
 			}
 			if err := table.Flush(); err != nil {
 				return err
@@ -93,6 +94,9 @@ func inputFields(in verifier.Input) []field {
 				cert.NotBefore.UTC().Format("2006-01-02"), cert.NotAfter.UTC().Format("2006-01-02"))
 		}
 		fields = append(fields, field{fmt.Sprintf("certificate %d (%s)", i, e.Name()), value})
+	}
+	if in.TPM != nil {
+		fields = append(fields, tpmFields(in.TPM)...)
 	}
 	if e := in.Evidence; e != nil {
 		fields = append(fields, field{"evidence nonce", e.Nonce.String()}, field{"evidence public key", hex.EncodeToString(e.PublicKey)})
