@@ -122,12 +122,9 @@ func New(s stack.Stack, fw *measure.Firmware, shapes []measure.Shape, enforced E
 		Cmdline: s.Cmdline, Lock: s.Lock, Policy: DefaultPolicy(),
 		Firmware: fw.State(), KernelHashes: enforced,
 	}
-	for _, f := range s.Files {
-		sum, err := measure.ParseHash(f.SHA256)
-		if err != nil {
-			return Release{}, fmt.Errorf("release: %s: %w", f.Name, err)
-		}
-		r.Components = append(r.Components, Component{Name: f.Name, Size: f.Size, SHA256: sum})
+	var err error
+	if r.Components, err = Components(s); err != nil {
+		return Release{}, fmt.Errorf("release: %w", err)
 	}
 	digests, err := r.Measure(shapes)
 	if err != nil {
@@ -137,6 +134,19 @@ func New(s stack.Stack, fw *measure.Firmware, shapes []measure.Shape, enforced E
 		r.Table = append(r.Table, NewEntry(shapes[i], d))
 	}
 	return r, nil
+}
+
+// Components are the stack's files.
+func Components(s stack.Stack) ([]Component, error) {
+	var all []Component
+	for _, f := range s.Files {
+		sum, err := measure.ParseHash(f.SHA256)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", f.Name, err)
+		}
+		all = append(all, Component{Name: f.Name, Size: f.Size, SHA256: sum})
+	}
+	return all, nil
 }
 
 // Launch returns what the release's digests are computed from, without its files.
