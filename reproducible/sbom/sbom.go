@@ -116,7 +116,7 @@ var madeFrom = map[string]string{
 func (b *builder) input(in lock.Input) {
 	c := cdx.Component{
 		BOMRef: in.Archive + "/" + in.Path, Type: cdx.ComponentTypeApplication, Name: in.Name, Version: in.Version,
-		PackageURL: packageURL(in), Scope: cdx.ScopeExcluded,
+		PackageURL: PackageURL(in), Scope: cdx.ScopeExcluded,
 		Hashes: &[]cdx.Hash{{Algorithm: cdx.HashAlgoSHA256, Value: in.SHA256}},
 	}
 	for _, set := range in.Sets {
@@ -135,7 +135,7 @@ func (b *builder) module(m *debug.Module) error {
 	}
 	c := cdx.Component{
 		BOMRef: "go/" + m.Path + "@" + m.Version, Type: cdx.ComponentTypeLibrary, Name: m.Path, Version: m.Version,
-		PackageURL: "pkg:golang/" + escaped(m.Path) + "@" + purlVersion(m.Version), Scope: cdx.ScopeRequired,
+		PackageURL: ModuleURL(m), Scope: cdx.ScopeRequired,
 		Properties: &[]cdx.Property{{Name: "kattest:go.sum", Value: m.Sum}},
 	}
 	b.deps["file:"+stack.Agent] = append(b.deps["file:"+stack.Agent], c.BOMRef)
@@ -156,8 +156,8 @@ func (b *builder) dependencies() {
 	b.bom.Components, b.bom.Dependencies = &b.components, &all
 }
 
-// packageURL names an input (purl specification, types deb and golang).
-func packageURL(in lock.Input) string {
+// PackageURL names an input (purl specification, types deb and golang).
+func PackageURL(in lock.Input) string {
 	if in.Kind == lock.KindGo {
 		return "pkg:golang/" + escaped(in.Name) + "@" + purlVersion(in.Version)
 	}
@@ -168,6 +168,11 @@ func packageURL(in lock.Input) string {
 		arch = "source"
 	}
 	return fmt.Sprintf("pkg:deb/debian/%s@%s?arch=%s", escaped(in.Name), purlVersion(in.Version), arch)
+}
+
+// ModuleURL names a Go module.
+func ModuleURL(m *debug.Module) string {
+	return "pkg:golang/" + escaped(m.Path) + "@" + purlVersion(m.Version)
 }
 
 // escaped escapes a path's parts and keeps its slashes.

@@ -1,13 +1,16 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/kraudcloud/kattest/measure/release"
 	"github.com/kraudcloud/kattest/measure/stack"
+	"github.com/kraudcloud/kattest/reproducible/provenance"
 )
 
 // The bill of materials of the stack that the other tests boot: its files, signed,
@@ -21,28 +24,9 @@ func TestSBOM(t *testing.T) {
 	}
 	bundle := filepath.Join(t.TempDir(), "sbom.sigstore.json")
 	run(t, s.command("kattest", "sbom", "--stack", s.stack, "--lock", lock, "--sign", s.key, "--bundle", bundle)).want(t, 0)
-	payload, manifest := open(t, bundle, s.pub), readStack(t)
-	var statement struct {
-		PredicateType string
-		Subject       []struct {
-			Name   string
-			Digest map[string]string
-		}
-		Predicate json.RawMessage
-	}
-	if err := json.Unmarshal(payload, &statement); err != nil {
-		t.Fatal(err)
-	}
-	if statement.PredicateType != release.SBOMType || len(statement.Subject) != len(manifest.Files) {
-		t.Errorf("%s about %d files", statement.PredicateType, len(statement.Subject))
-	}
-	for _, subject := range statement.Subject {
-		if f, ok := manifest.File(subject.Name); !ok || f.SHA256 != subject.Digest["sha256"] {
-			t.Errorf("subject %s: %v", subject.Name, subject.Digest)
-		}
-	}
+	predicate := signedPredicate(t, bundle, release.SBOMType)
 	var stated, written any
-	if json.Unmarshal(statement.Predicate, &stated) != nil || json.Unmarshal([]byte(first.stdout), &written) != nil {
+	if json.Unmarshal(predicate, &stated) != nil || json.Unmarshal([]byte(first.stdout), &written) != nil {
 		t.Fatal("no JSON")
 	}
 	if !equalJSON(t, stated, written) {
@@ -61,10 +45,28 @@ func TestSBOM(t *testing.T) {
 	})
 }
 
-// open returns the statement in a bundle that the key signed.
-func open(t *testing.T, bundle, pub string) []byte {
+// How the stack was built, signed.
+func TestProvenance(t *testing.T) {
+	bundle := filepath.Join(t.TempDir(), "provenance.sigstore.json")
+	line := []string{
+		"provenance", "--stack", s.stack, "--lock", "../../reproducible/lock.json", "--builder", "https://ci.example/runner",
+		"--repository", "git+https://git.example/kattest", "--sign", s.key, "--bundle", bundle,
+	}
+	run(t, s.command("kattest", line...)).want(t, 2, "commit: ")
+	if _, err := os.Stat(bundle); err == nil {
+		t.Error("a bundle is written without a commit")
+	}
+	run(t, s.command("kattest", append(line, "--commit", strings.Repeat("0c", 20))...)).want(t, 0)
+	if predicate := signedPredicate(t, bundle, provenance.PredicateType); !bytes.Contains(predicate, []byte(`"gitCommit":"0c0c`)) {
+		t.Errorf("no commit in %.200s", predicate)
+	}
+}
+
+// signedPredicate returns the predicate of a statement about the stack's files
+// that the key signed.
+func signedPredicate(t *testing.T, bundle, predicateType string) []byte {
 	t.Helper()
-	pem, err := os.ReadFile(pub)
+	pem, err := os.ReadFile(s.pub)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,16 +82,30 @@ func open(t *testing.T, bundle, pub string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return payload
-}
-
-func readStack(t *testing.T) stack.Stack {
-	t.Helper()
+	var statement struct {
+		PredicateType string
+		Subject       []struct {
+			Name   string
+			Digest map[string]string
+		}
+		Predicate json.RawMessage
+	}
+	if err := json.Unmarshal(payload, &statement); err != nil {
+		t.Fatal(err)
+	}
 	manifest, err := stack.Read(s.stack)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return manifest
+	if statement.PredicateType != predicateType || len(statement.Subject) != len(manifest.Files) {
+		t.Errorf("%s about %d files", statement.PredicateType, len(statement.Subject))
+	}
+	for _, subject := range statement.Subject {
+		if f, ok := manifest.File(subject.Name); !ok || f.SHA256 != subject.Digest["sha256"] {
+			t.Errorf("subject %s: %v", subject.Name, subject.Digest)
+		}
+	}
+	return statement.Predicate
 }
 
 func equalJSON(t *testing.T, a, b any) bool {
