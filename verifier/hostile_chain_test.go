@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"slices"
 	"time"
 
 	"github.com/kraudcloud/kattest/verifier"
@@ -14,16 +13,19 @@ import (
 // leaf that comes with a report.
 func chainFamilies(l *lab) []family {
 	var all []family
-	for _, m := range l.machines() {
-		if !slices.Contains(layouts, m) {
-			continue
-		}
+	for _, m := range l.layouts() {
 		if l.prefix == asSimulated {
 			all = append(all, simulatedChains(l, m))
 			continue
 		}
+		good := l.renewed(m)
+		twin, wrong := offer{leaf: l.under(m, good, "stranger"), ask: good}, wrongASKs(l, m)
 		for _, way := range []string{"table", "policy", "source"} {
-			all = append(all, offeredASKs(l, m, way))
+			f := family{name: m.String() + "/ASK in the " + way, twin: twin.by(l, m, way)}
+			for _, o := range wrong {
+				f.cases = append(f.cases, hostile{o.name, o.by(l, m, way), verifier.Forged, o.code, true})
+			}
+			all = append(all, f)
 		}
 	}
 	return all
@@ -70,27 +72,35 @@ var badDates = map[string]func(*x509.Certificate){
 	"is not yet good": func(t *x509.Certificate) { t.NotBefore = labTime.Add(time.Second) },
 }
 
-// offeredASKs come with the report, from the caller or from a Source: the host
-// has a say in all three.
-func offeredASKs(l *lab, m machine, way string) family {
-	offer := func(leaf, ask *x509.Certificate) attempt {
-		a := attempt{data: l.report(m), policy: l.policy(m)}
-		a.policy.VCEK = leaf
-		switch way {
-		case "table":
-			a.data = append(a.data, table(verifier.CertificateEntry{GUID: slotASK, Data: ask.Raw})...)
-		case "policy":
-			a.policy.Chain = []*x509.Certificate{ask}
-		case "source":
-			a.source = source{chain: inPEM(ask)}
-		}
-		return a
+// offer is an ASK that is not compiled in and what it has certified.
+type offer struct {
+	name      string
+	code      verifier.Code
+	leaf, ask *x509.Certificate
+}
+
+// by offers an ASK with the report, by the caller or by a Source: the host has a
+// say in all three.
+func (o offer) by(l *lab, m machine, way string) attempt {
+	a := attempt{data: l.report(m), policy: l.policy(m)}
+	a.policy.VCEK = o.leaf
+	switch way {
+	case "table":
+		a.data = append(a.data, table(verifier.CertificateEntry{GUID: slotASK, Data: o.ask.Raw})...)
+	case "policy":
+		a.policy.Chain = []*x509.Certificate{o.ask}
+	case "source":
+		a.source = source{chain: inPEM(o.ask)}
+	}
+	return a
+}
+
+func wrongASKs(l *lab, m machine) []offer {
+	var all []offer
+	add := func(name string, code verifier.Code, leaf, ask *x509.Certificate) {
+		all = append(all, offer{name, code, leaf, ask})
 	}
 	good := l.renewed(m)
-	f := family{name: m.String() + "/ASK in the " + way, twin: offer(l.under(m, good, "stranger"), good)}
-	add := func(name string, code verifier.Code, leaf, ask *x509.Certificate) {
-		f.cases = append(f.cases, hostile{name, offer(leaf, ask), verifier.Forged, code, true})
-	}
 	byStranger := func(name string, code verifier.Code, ask *x509.Certificate) {
 		add(name, code, l.under(m, ask, "stranger"), ask)
 	}
@@ -132,7 +142,7 @@ func offeredASKs(l *lab, m machine, way string) family {
 		template.Subject = ask.Subject
 		byStranger("named as that of "+p.String(), verifier.CodeChain, l.issue(template, l.ark(m.product), public, "ark"))
 	}
-	return f
+	return all
 }
 
 // simulatedChains are those that a user is told to trust.

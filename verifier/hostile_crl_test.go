@@ -57,13 +57,11 @@ func inPEM(certs ...*x509.Certificate) []byte {
 // revocationFamilies are lists that do not do, and lists that name what signed.
 func revocationFamilies(l *lab) []family {
 	var all []family
-	for _, m := range l.machines() {
-		if slices.Contains(layouts, m) {
-			f := lists{lab: l, machine: m, twin: attempt{data: l.report(m), policy: l.policy(m)}}
-			all = append(all, f.useless(), f.revoked())
-			if l.prefix == "" {
-				all = append(all, f.fetched())
-			}
+	for _, m := range l.layouts() {
+		f := lists{lab: l, machine: m, twin: attempt{data: l.report(m), policy: l.policy(m)}}
+		all = append(all, f.useless(), f.revoked())
+		if l.prefix == "" {
+			all = append(all, f.fetched())
 		}
 	}
 	return all

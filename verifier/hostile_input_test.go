@@ -16,10 +16,7 @@ import (
 // inputFamilies are tables and evidence that the host has written.
 func inputFamilies(l *lab) []family {
 	var all []family
-	for _, m := range l.machines() {
-		if !slices.Contains(layouts, m) {
-			continue
-		}
+	for _, m := range l.layouts() {
 		all = append(all, hostileTables(l, m))
 		f := answers{lab: l, machine: m, good: l.evidence(m)}
 		f.twin = attempt{data: f.good, policy: l.evidencePolicy(m)}

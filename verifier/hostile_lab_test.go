@@ -32,12 +32,19 @@ import (
 type lab struct {
 	testing.TB
 	prefix string // of every subject: none, or SIMULATED-
-	cas    map[string]*x509.Certificate
 	keys   map[string]crypto.Signer
+
+	// What is right is made once.
+	cas    map[string]*x509.Certificate
+	leaves map[machine]*x509.Certificate
+	crls   map[verifier.Product]*x509.RevocationList
 }
 
 func newLab(tb testing.TB, prefix string) *lab {
-	return &lab{TB: tb, prefix: prefix, cas: map[string]*x509.Certificate{}, keys: map[string]crypto.Signer{}}
+	return &lab{
+		TB: tb, prefix: prefix, keys: map[string]crypto.Signer{}, cas: map[string]*x509.Certificate{},
+		leaves: map[machine]*x509.Certificate{}, crls: map[verifier.Product]*x509.RevocationList{},
+	}
 }
 
 const asSimulated = "SIMULATED-"
@@ -53,10 +60,20 @@ func (m machine) String() string { return fmt.Sprintf("%v %v v%d", m.product, m.
 
 // machines are all that there are; a simulation has one.
 func (l *lab) machines() []machine {
-	if l.prefix == asSimulated {
-		return []machine{{verifier.Milan, verifier.VCEK, 2}}
+	if l.prefix == asSimulated || testing.Short() {
+		return l.layouts()
 	}
 	return machines()
+}
+
+// layouts are machines of every layout, of reports, TCBs and certificates. They
+// are for what takes long, and one alone if in haste.
+func (l *lab) layouts() []machine {
+	all := []machine{{verifier.Milan, verifier.VCEK, 2}, {verifier.Turin, verifier.VCEK, 5}, {verifier.Genoa, verifier.VLEK, 3}, {verifier.Turin, verifier.VLEK, 3}}
+	if l.prefix == asSimulated || testing.Short() {
+		return all[:1]
+	}
+	return all
 }
 
 // machines are all that there are. A report of version 2 does not name its
@@ -284,12 +301,19 @@ func (l *lab) above(m machine) (ask *x509.Certificate, key string) {
 // leaf is the certificate of the machine's VCEK or VLEK, after change.
 func (l *lab) leaf(m machine, change ...func(*x509.Certificate)) *x509.Certificate {
 	l.Helper()
+	if known := l.leaves[m]; known != nil && len(change) == 0 {
+		return known
+	}
 	t := l.leafTemplate(m)
 	for _, c := range change {
 		c(t)
 	}
 	parent, key := l.above(m)
-	return l.issue(t, parent, l.private(l.leafKey(m)).Public(), key)
+	cert := l.issue(t, parent, l.private(l.leafKey(m)).Public(), key)
+	if len(change) == 0 {
+		l.leaves[m] = cert
+	}
+	return cert
 }
 
 func (l *lab) leafTemplate(m machine) *x509.Certificate {
@@ -301,7 +325,14 @@ func (l *lab) leafTemplate(m machine) *x509.Certificate {
 // crl is the product's list, of the time of judgement, after change.
 func (l *lab) crl(p verifier.Product, change ...func(*x509.RevocationList)) *x509.RevocationList {
 	l.Helper()
-	return l.crlBy(l.ark(p), "ark", change...)
+	if known := l.crls[p]; known != nil && len(change) == 0 {
+		return known
+	}
+	list := l.crlBy(l.ark(p), "ark", change...)
+	if len(change) == 0 {
+		l.crls[p] = list
+	}
+	return list
 }
 
 func (l *lab) crlBy(issuer *x509.Certificate, signer string, change ...func(*x509.RevocationList)) *x509.RevocationList {

@@ -15,10 +15,7 @@ import (
 // demands that no report meets.
 func policyFamilies(l *lab) []family {
 	var all []family
-	for _, m := range l.machines() {
-		if !slices.Contains(layouts, m) {
-			continue
-		}
+	for _, m := range l.layouts() {
 		f := demands{lab: l, machine: m, twin: attempt{data: l.report(m), policy: l.policy(m)}}
 		all = append(all, f.floors(), f.lowered(), f.guestPolicy(), f.platform(), f.fields(), f.nothing())
 	}
