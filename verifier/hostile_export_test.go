@@ -12,3 +12,9 @@ func (v *Verifier) Pin(p Product, key SigningKey, ask, ark *x509.Certificate) {
 	}
 	v.cache.roots[rootKey{p, key}] = chain{ask, ark}
 }
+
+// Pinned returns the roots that are compiled in.
+func Pinned(p Product, key SigningKey) (ask, ark *x509.Certificate, err error) {
+	c, err := pinned(p, key)
+	return c.ask, c.ark, err
+}

@@ -65,7 +65,7 @@ func TestHostile(t *testing.T) {
 				l := newLab(t, prefix)
 				for _, f := range g.families(l) {
 					total += len(f.cases)
-					t.Run(f.name, func(t *testing.T) { f.run(t, l) })
+					t.Run(f.name, func(t *testing.T) { f.run(t, l.verifier) })
 				}
 			})
 		}
@@ -91,19 +91,19 @@ func (l *lab) verifier(source verifier.Source) *verifier.Verifier {
 
 // run judges each attempt by a Verifier of its own, and again by one that has
 // seen the twin, so that nothing which is remembered helps.
-func (f family) run(t *testing.T, l *lab) {
+func (f family) run(t *testing.T, fresh func(verifier.Source) *verifier.Verifier) {
 	if len(f.cases) == 0 {
 		t.Fatal("a family without cases")
 	}
-	wise := l.verifier(f.twin.source)
+	wise := fresh(f.twin.source)
 	if _, err := wise.Judge(t.Context(), "", f.twin.data, f.twin.policy); err != nil {
 		t.Fatalf("the twin: %v", err)
 	}
 	for _, h := range f.cases {
-		r := h.judge(t, l)
+		r := h.judge(t, fresh)
 		h.check(t, r)
 		if h.source != nil {
-			wise = l.verifier(h.source)
+			wise = fresh(h.source)
 		}
 		again, _ := wise.Judge(t.Context(), "", h.data, h.policy)
 		if diff := cmp.Diff(failures(r), failures(again)); diff != "" {
@@ -114,11 +114,11 @@ func (f family) run(t *testing.T, l *lab) {
 
 // judge judges within the bounds. The machine that it runs on may be busy: the
 // shortest of a few tries counts.
-func (h hostile) judge(t *testing.T, l *lab) verifier.Result {
+func (h hostile) judge(t *testing.T, fresh func(verifier.Source) *verifier.Verifier) verifier.Result {
 	var r verifier.Result
 	shortest := time.Hour
 	for range 8 {
-		v := l.verifier(h.source)
+		v := fresh(h.source)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		start := time.Now()
