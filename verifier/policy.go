@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/kraudcloud/kattest/measure"
@@ -138,6 +139,9 @@ func (p *Policy) check() error {
 	}
 	if s := p.Simulated; s != nil && (s.ASK == nil || s.ARK == nil) {
 		return fmt.Errorf("the simulated chain has no ASK or no ARK")
+	}
+	if slices.Contains(p.Chain, nil) || slices.Contains(p.CRLs, nil) {
+		return fmt.Errorf("the policy has a certificate or a revocation list that is nil")
 	}
 	return nil
 }
