@@ -39,6 +39,7 @@ func FuzzJudge(f *testing.F) {
 	for _, m := range machines() {
 		f.Add(l.withTable(m))
 	}
+	l.seed(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, p := range policies {
 			r, err := v.Judge(t.Context(), "", data, p)
@@ -53,6 +54,18 @@ func FuzzJudge(f *testing.F) {
 			}
 		}
 	})
+}
+
+// seed adds hostile inputs of every kind that is not about a certificate.
+func (l *lab) seed(f *testing.F) {
+	r := reports{lab: l, machine: fuzzed, twin: attempt{data: l.report(fuzzed)}}
+	for _, family := range append(inputFamilies(l), r.scalars(), r.signers(), r.sizes()) {
+		for i, h := range family.cases {
+			if i%8 == 0 && len(h.data) < 16<<10 { // large ones are slow to change
+				f.Add(h.data)
+			}
+		}
+	}
 }
 
 // saysTheSame reports whether an input is the lab's, up to its certificate
@@ -88,6 +101,7 @@ func FuzzParseInput(f *testing.F) {
 	f.Add(l.withTable(fuzzed))
 	f.Add(l.evidence(fuzzed))
 	f.Add([]byte(" {\"mediaType\":\"" + evidence.TPMMediaType + "\"}"))
+	l.seed(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		in, err := verifier.ParseInput(data)
 		if err != nil {

@@ -96,8 +96,8 @@ func (m machine) slot() verifier.GUID {
 }
 
 // withTable is a machine's report with its leaf behind it.
-func (l *lab) withTable(m machine, change ...func([]byte)) []byte {
-	return append(l.report(m, change...), table(verifier.CertificateEntry{GUID: m.slot(), Data: l.leaf(m).Raw})...)
+func (l *lab) withTable(m machine) []byte {
+	return append(l.report(m), table(verifier.CertificateEntry{GUID: m.slot(), Data: l.leaf(m).Raw})...)
 }
 
 // policy demands of a machine's report everything that can be demanded, and
