@@ -38,10 +38,18 @@ type family struct {
 
 // Bounds of what a hostile input may cost.
 const (
-	maxTime   = 50 * time.Millisecond
-	maxMemory = 64 << 20 // bytes
-	maxResult = 32 << 10 // bytes in JSON, of which a host writes but excerpts
+	maxHostileTime = 50 * time.Millisecond
+	maxMemory      = 64 << 20 // bytes
+	maxResult      = 32 << 10 // bytes in JSON, of which a host writes but excerpts
 )
+
+// cost is what the judgement of an input took at most.
+type cost struct {
+	time   time.Duration
+	memory uint64 // bytes, allocated
+}
+
+func (c *cost) add(other cost) { c.time, c.memory = max(c.time, other.time), max(c.memory, other.memory) }
 
 // Damaged inputs of every kind that is thought of: each is refused for what is
 // wrong with it, and costs little.
@@ -57,7 +65,7 @@ func TestHostile(t *testing.T) {
 		{"policies", policyFamilies},
 		{"inputs", inputFamilies},
 	}
-	total, ran := 0, 0
+	total, ran, most := 0, 0, cost{}
 	for _, g := range generators {
 		for _, prefix := range []string{"", asSimulated} {
 			t.Run(prefix+g.name, func(t *testing.T) {
@@ -65,12 +73,12 @@ func TestHostile(t *testing.T) {
 				l := newLab(t, prefix)
 				for _, f := range g.families(l) {
 					total += len(f.cases)
-					t.Run(f.name, func(t *testing.T) { f.run(t, l.verifier) })
+					t.Run(f.name, func(t *testing.T) { most.add(f.run(t, l.verifier)) })
 				}
 			})
 		}
 	}
-	if t.Logf("%d damaged inputs", total); total < 1000 && ran == 2*len(generators) {
+	if t.Logf("%d damaged inputs, each in at most %v and %d KiB", total, most.time, most.memory>>10); total < 1000 && ran == 2*len(generators) {
 		t.Errorf("%d damaged inputs, want 1000", total)
 	}
 }
@@ -91,7 +99,7 @@ func (l *lab) verifier(source verifier.Source) *verifier.Verifier {
 
 // run judges each attempt by a Verifier of its own, and again by one that has
 // seen the twin, so that nothing which is remembered helps.
-func (f family) run(t *testing.T, fresh func(verifier.Source) *verifier.Verifier) {
+func (f family) run(t *testing.T, fresh func(verifier.Source) *verifier.Verifier) (most cost) {
 	if len(f.cases) == 0 {
 		t.Fatal("a family without cases")
 	}
@@ -100,7 +108,8 @@ func (f family) run(t *testing.T, fresh func(verifier.Source) *verifier.Verifier
 		t.Fatalf("the twin: %v", err)
 	}
 	for _, h := range f.cases {
-		r := h.judge(t, fresh)
+		r, c := h.judge(t, fresh)
+		most.add(c)
 		h.check(t, r)
 		if h.source != nil {
 			wise = fresh(h.source)
@@ -110,14 +119,14 @@ func (f family) run(t *testing.T, fresh func(verifier.Source) *verifier.Verifier
 			t.Errorf("%s: judged otherwise by a Verifier that knows the twin (-new +wise):\n%s", h.name, diff)
 		}
 	}
+	return most
 }
 
 // judge judges within the bounds. The machine that it runs on may be busy: the
 // shortest of a few tries counts.
-func (h hostile) judge(t *testing.T, fresh func(verifier.Source) *verifier.Verifier) verifier.Result {
-	var r verifier.Result
-	shortest := time.Hour
-	for range 8 {
+func (h hostile) judge(t *testing.T, fresh func(verifier.Source) *verifier.Verifier) (r verifier.Result, c cost) {
+	c.time = time.Hour
+	for range 16 {
 		v := fresh(h.source)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
@@ -128,20 +137,20 @@ func (h hostile) judge(t *testing.T, fresh func(verifier.Source) *verifier.Verif
 		refusal, ok := errors.AsType[*verifier.Refusal](err)
 		if !ok {
 			t.Errorf("%s: verdict %v, error %v, want a refusal", h.name, got.Verdict, err)
-			return got
+			return got, cost{}
 		}
 		if diff := cmp.Diff(got, refusal.Result); diff != "" {
 			t.Errorf("%s: the error has another result:\n%s", h.name, diff)
 		}
-		if n := after.TotalAlloc - before.TotalAlloc; n > maxMemory {
-			t.Errorf("%s: allocated %d bytes", h.name, n)
+		if c.memory = after.TotalAlloc - before.TotalAlloc; c.memory > maxMemory {
+			t.Errorf("%s: allocated %d bytes", h.name, c.memory)
 		}
-		if r, shortest = got, min(shortest, took); shortest <= maxTime {
-			return r
+		if r, c.time = got, min(c.time, took); c.time <= maxTime {
+			return r, c
 		}
 	}
-	t.Errorf("%s: took %v", h.name, shortest)
-	return r
+	t.Errorf("%s: took %v", h.name, c.time)
+	return r, c
 }
 
 func (h hostile) check(t *testing.T, r verifier.Result) {
