@@ -49,7 +49,9 @@ type cost struct {
 	memory uint64 // bytes, allocated
 }
 
-func (c *cost) add(other cost) { c.time, c.memory = max(c.time, other.time), max(c.memory, other.memory) }
+func (c *cost) add(other cost) {
+	c.time, c.memory = max(c.time, other.time), max(c.memory, other.memory)
+}
 
 // Damaged inputs of every kind that is thought of: each is refused for what is
 // wrong with it, and costs little.
