@@ -180,8 +180,13 @@ func simulatedChains(l *lab, m machine) family {
 	add("the other way round", verifier.CodeChain, trust(ask, ark, "ark"))
 	add("the ASK twice", verifier.CodeChain, trust(ask, ask, "stranger"))
 	add("the leaf by the ARK", verifier.CodeChain, trust(ark, ark, "stranger"))
+	weak := l.issue(template, template, l.private("weak").Public(), "weak")
+	below := l.issue(l.caTemplate("SEV-"+m.product.String()), weak, l.private("stranger").Public(), "weak")
+	a := trust(ark, below, "stranger")
+	a.policy.Simulated = &verifier.SimulatedChain{ASK: below, ARK: weak, CRL: l.crlBy(weak, "weak")}
+	add("an ARK of 2048 bits", verifier.CodeChain, a)
 	home, _ := l.above(m)
-	a := f.twin // with the leaf that is known from there
+	a = f.twin // with the leaf that is known from there
 	a.policy.Simulated = &verifier.SimulatedChain{ASK: home, ARK: ark, CRL: l.crl(m.product)}
 	add("another ASK under the same ARK", verifier.CodeChain, a)
 	a = trust(ark, ask, "stranger")

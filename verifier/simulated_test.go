@@ -120,6 +120,10 @@ func TestHostileCertificateTables(t *testing.T) {
 
 func FuzzParseReport(f *testing.F) {
 	f.Add(append([]byte{3, 0, 0, 0}, make([]byte, 1180)...))
+	l := newLab(f, "")
+	for _, m := range machines() {
+		f.Add(l.report(m))
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := verifier.ParseReport(data)
 		if err != nil {
@@ -136,6 +140,7 @@ func FuzzParseReport(f *testing.F) {
 
 func FuzzParseCertificateTable(f *testing.F) {
 	f.Add(make([]byte, 24))
+	f.Add(table(verifier.CertificateEntry{GUID: slotVCEK, Data: []byte("a")}, verifier.CertificateEntry{GUID: slotASK, Data: []byte("another")}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		table, err := verifier.ParseCertificateTable(data)
 		if err != nil && (table.Entries != nil || table.Bytes() != nil) {
