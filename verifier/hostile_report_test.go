@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"testing"
 
 	"github.com/kraudcloud/kattest/verifier"
 )
@@ -88,6 +89,9 @@ func (f reports) reserved() family {
 func (f reports) flipped() family {
 	for at := 4; at < 0x2a0; at++ {
 		if slices.ContainsFunc(reservedIn(f.version), func(s span) bool { return s.holds(at) }) {
+			continue
+		}
+		if testing.Short() && at%8 != 0 {
 			continue
 		}
 		for _, bit := range []byte{0x01, 0x80} {
