@@ -18,14 +18,12 @@ import (
 	"slices"
 	"strings"
 
-	cdx "github.com/CycloneDX/cyclonedx-go"
-
 	"github.com/kraudcloud/kattest/measure/stack"
 	"github.com/kraudcloud/kattest/reproducible/lock"
 )
 
 // Version is the version of CycloneDX that is written.
-const Version = cdx.SpecVersion1_6
+const Version = "1.6"
 
 // New returns the bill of materials of a stack that was built from that lock
 // file: JSON, the same bytes for the same stack. agent is the content of the
@@ -41,8 +39,10 @@ func New(s stack.Stack, l lock.Lock, agent []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", stack.Agent, err)
 	}
-	b := builder{bom: cdx.NewBOM(), deps: map[string][]string{}}
-	b.bom.SpecVersion = Version
+	b := builder{
+		bom:  document{Schema: "http://cyclonedx.org/schema/bom-1.6.schema.json", BOMFormat: "CycloneDX", SpecVersion: Version, Version: 1},
+		deps: map[string][]string{},
+	}
 	if err := b.stack(s); err != nil {
 		return nil, err
 	}
@@ -65,7 +65,10 @@ func New(s stack.Stack, l lock.Lock, agent []byte) ([]byte, error) {
 	id[6], id[8] = id[6]&0x0f|0x80, id[8]&0x3f|0x80
 	b.bom.SerialNumber = fmt.Sprintf("urn:uuid:%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:16])
 	var out bytes.Buffer
-	if err := cdx.NewBOMEncoder(&out, cdx.BOMFileFormatJSON).SetPretty(true).SetEscapeHTML(false).EncodeVersion(b.bom, Version); err != nil {
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(b.bom); err != nil {
 		return nil, err
 	}
 	return out.Bytes(), nil
@@ -73,25 +76,24 @@ func New(s stack.Stack, l lock.Lock, agent []byte) ([]byte, error) {
 
 // builder collects components, and what each of the stack's files was made from.
 type builder struct {
-	bom        *cdx.BOM
-	components []cdx.Component
-	files      []string
-	deps       map[string][]string
+	bom   document
+	files []string
+	deps  map[string][]string
 }
 
 const stackRef = "boot-stack"
 
 // stack adds the stack and its files.
 func (b *builder) stack(s stack.Stack) error {
-	main := cdx.Component{
-		BOMRef: stackRef, Type: cdx.ComponentTypeFirmware, Name: "kattest boot stack", Version: s.Lock,
-		Properties: &[]cdx.Property{{Name: "kattest:cmdline", Value: s.Cmdline}, {Name: "kattest:lock:sha256", Value: s.Lock}},
+	main := component{
+		BOMRef: stackRef, Type: "firmware", Name: "kattest boot stack", Version: s.Lock,
+		Properties: []property{{"kattest:cmdline", s.Cmdline}, {"kattest:lock:sha256", s.Lock}},
 	}
-	b.bom.Metadata = &cdx.Metadata{Component: &main}
+	b.bom.Metadata.Component = main
 	for _, f := range s.Files {
-		b.add(cdx.Component{
-			BOMRef: "file:" + f.Name, Type: cdx.ComponentTypeFile, Name: f.Name, Description: f.Source,
-			Hashes: &[]cdx.Hash{{Algorithm: cdx.HashAlgoSHA256, Value: f.SHA256}}, Scope: cdx.ScopeRequired,
+		b.add(component{
+			BOMRef: "file:" + f.Name, Type: "file", Name: f.Name, Description: f.Source,
+			Hashes: []hash{{"SHA-256", f.SHA256}}, Scope: required,
 		})
 		b.files = append(b.files, "file:"+f.Name)
 	}
@@ -114,14 +116,14 @@ var madeFrom = map[string]string{
 
 // input adds a locked input.
 func (b *builder) input(in lock.Input) {
-	c := cdx.Component{
-		BOMRef: in.Archive + "/" + in.Path, Type: cdx.ComponentTypeApplication, Name: in.Name, Version: in.Version,
-		PackageURL: PackageURL(in), Scope: cdx.ScopeExcluded,
-		Hashes: &[]cdx.Hash{{Algorithm: cdx.HashAlgoSHA256, Value: in.SHA256}},
+	c := component{
+		BOMRef: in.Archive + "/" + in.Path, Type: "application", Name: in.Name, Version: in.Version,
+		PackageURL: PackageURL(in), Scope: excluded,
+		Hashes: []hash{{"SHA-256", in.SHA256}},
 	}
 	for _, set := range in.Sets {
 		if file, ok := madeFrom[set]; ok {
-			c.Scope = cdx.ScopeRequired
+			c.Scope = required
 			b.deps["file:"+file] = append(b.deps["file:"+file], c.BOMRef)
 		}
 	}
@@ -133,27 +135,26 @@ func (b *builder) module(m *debug.Module) error {
 	if m.Replace != nil || m.Sum == "" {
 		return fmt.Errorf("%s: module %s is replaced, or has no sum", stack.Agent, m.Path)
 	}
-	c := cdx.Component{
-		BOMRef: "go/" + m.Path + "@" + m.Version, Type: cdx.ComponentTypeLibrary, Name: m.Path, Version: m.Version,
-		PackageURL: ModuleURL(m), Scope: cdx.ScopeRequired,
-		Properties: &[]cdx.Property{{Name: "kattest:go.sum", Value: m.Sum}},
+	c := component{
+		BOMRef: "go/" + m.Path + "@" + m.Version, Type: "library", Name: m.Path, Version: m.Version,
+		PackageURL: ModuleURL(m), Scope: required,
+		Properties: []property{{"kattest:go.sum", m.Sum}},
 	}
 	b.deps["file:"+stack.Agent] = append(b.deps["file:"+stack.Agent], c.BOMRef)
 	b.add(c)
 	return nil
 }
 
-func (b *builder) add(c cdx.Component) { b.components = append(b.components, c) }
+func (b *builder) add(c component) { b.bom.Components = append(b.bom.Components, c) }
 
-// dependencies writes components and what depends on what.
+// dependencies writes what depends on what.
 func (b *builder) dependencies() {
-	all := []cdx.Dependency{{Ref: stackRef, Dependencies: &b.files}}
+	b.bom.Dependencies = []dependency{{stackRef, b.files}}
 	for _, file := range b.files {
 		on := b.deps[file]
 		slices.Sort(on)
-		all = append(all, cdx.Dependency{Ref: file, Dependencies: &on})
+		b.bom.Dependencies = append(b.bom.Dependencies, dependency{file, on})
 	}
-	b.bom.Components, b.bom.Dependencies = &b.components, &all
 }
 
 // PackageURL names an input (purl specification, types deb and golang).

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -122,6 +123,9 @@ func judgeAll(ctx context.Context, v *verifier.Verifier, all []subject, p verifi
 	if len(all) == 1 { // which needs no second thread
 		return results, one(ctx, 0)
 	}
+	// Each collection walks what the program holds anyway, which is far more than
+	// what a report leaves behind.
+	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	for i := range all {
