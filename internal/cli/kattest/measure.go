@@ -136,7 +136,7 @@ func (f measureFlags) run(cmd *cobra.Command, args []string) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "release of %d digests written to %s, serial %d, statement SHA-256 %v\n", len(m.Table), f.bundle, f.serial, digest)
+		fmt.Fprintf(cmd.ErrOrStderr(), "release of %d digests written to %s, %s, statement SHA-256 %v\n", len(m.Table), f.bundle, serialText(f.serial), digest)
 	}
 	return m.write(cmd.OutOrStdout(), f.output)
 }

@@ -192,11 +192,14 @@ func (r signedRelease) digest() measure.Hash { return sha256.Sum256(r.statement)
 
 // name is the release for people, as it stands in a result.
 func (r signedRelease) name() string {
-	serial := "without a serial"
-	if r.Serial != 0 {
-		serial = fmt.Sprintf("serial %d", r.Serial)
+	return fmt.Sprintf("release %s (%s), signed by %s", r.file, serialText(r.Serial), r.by)
+}
+
+func serialText(serial uint64) string {
+	if serial == 0 {
+		return "without a serial"
 	}
-	return fmt.Sprintf("release %s (%s), signed by %s", r.file, serial, r.by)
+	return fmt.Sprintf("serial %d", serial)
 }
 
 // release opens the release in file. One that is revoked is returned too.
