@@ -8,7 +8,7 @@ LOCKS := reproducible/lock.json examples/mariadb/lock.json
 # Fetch the Go that go.mod names where the machine's own is older.
 export GOTOOLCHAIN := auto
 
-.PHONY: demo test check lock bench fuzz setup stack clean
+.PHONY: demo test reproduce check lock bench fuzz setup stack clean
 
 demo: setup
 	@scripts/demo $(OUT)
@@ -16,6 +16,10 @@ demo: setup
 test: setup stack
 	go vet ./...
 	KATTEST_STACK=$(abspath $(STACK)) go test -count=1 -timeout=55m ./...
+
+# The stack a second time, as another machine would build it, and the same bytes.
+reproduce: setup
+	go run ./cmd/kattest build --out $(STACK) --twice
 
 check: setup
 	scripts/check

@@ -193,7 +193,7 @@ func (b *builder) makeAgent(ctx context.Context, toolchain lock.Input, files map
 		return err
 	}
 	var output bytes.Buffer
-	err = sandbox.Command{
+	err = b.run(ctx, sandbox.Command{
 		Binds: []sandbox.Bind{
 			{Host: goroot, Guest: "/go"},
 			{Host: src, Guest: "/src"},
@@ -204,7 +204,7 @@ func (b *builder) makeAgent(ctx context.Context, toolchain lock.Input, files map
 		Env:    slices.Concat(agentEnv[:], hermeticEnv[:], []string{fmt.Sprintf("GOMAXPROCS=%d", b.Jobs)}),
 		Args:   append([]string{"/go/bin/go"}, agentBuild[:]...),
 		Output: &output,
-	}.Run(ctx)
+	})
 	if err != nil {
 		return fmt.Errorf("%w:\n%s", err, bytes.TrimSpace(output.Bytes()))
 	}

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/kraudcloud/kattest/measure/stack"
 	"github.com/kraudcloud/kattest/reproducible/fetch"
@@ -67,8 +68,9 @@ func buildAgent(t *testing.T, b *builder) []byte {
 }
 
 // Two builds, in folders of other names and lengths, with other numbers of jobs,
-// other surroundings and nothing shared give one agent: the second has an archive
-// of the first one's inputs, and no cache, module cache, mirror or proxy.
+// other surroundings and nothing shared give one agent: the second is varied as
+// BuildTwice does it, has an archive of the first one's inputs, and no cache, module
+// cache, mirror or proxy.
 func TestAgentIsReproducible(t *testing.T) {
 	here := agentBuilder(t, "a", 1)
 	first := buildAgent(t, here)
@@ -84,9 +86,11 @@ func TestAgentIsReproducible(t *testing.T) {
 		t.Setenv(name, value)
 	}
 	there := agentBuilder(t, "another checkout, of a longer name", 3)
-	there.Folders = options.Folders
+	there.Folders, there.vary = options.Folders, t.TempDir()
 	there.fetch = &fetch.Fetcher{Cache: t.TempDir(), Folders: options.Folders, Offline: true}
+	old := unix.Umask(umask)
 	second := buildAgent(t, there)
+	unix.Umask(old)
 	if !bytes.Equal(first, second) {
 		t.Errorf("%d bytes and %d bytes differ", len(first), len(second))
 	}
@@ -268,7 +272,7 @@ func TestInitrdHoldsTheAgent(t *testing.T) {
 	if err := os.WriteFile(agent, []byte("agent"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	b := &builder{cache: cache{t.TempDir(), &progress{}}}
+	b := &builder{cache: cache{dir: t.TempDir(), log: &progress{}}}
 	a, err := b.initrd(agent)
 	if err != nil {
 		t.Fatal(err)

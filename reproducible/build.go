@@ -63,6 +63,8 @@ type builder struct {
 	fetch    *fetch.Fetcher
 	cache    cache
 	progress *progress
+	// vary is a folder for what varies a second build; empty for a first.
+	vary string
 }
 
 // Build makes the boot stack and returns its manifest. The folder is written
@@ -73,8 +75,23 @@ func Build(ctx context.Context, o Options) (stack.Stack, error) {
 	if err != nil {
 		return stack.Stack{}, err
 	}
-	if err := checkOut(b.Out); err != nil {
+	made, err := b.build(ctx)
+	if err != nil {
 		return stack.Stack{}, err
+	}
+	return made.stack, b.publish(made)
+}
+
+// built is a boot stack in the cache.
+type built struct {
+	stack stack.Stack
+	files map[string]string // paths, by name in the stack
+}
+
+// build makes every file that the cache does not hold.
+func (b *builder) build(ctx context.Context) (built, error) {
+	if err := checkOut(b.Out); err != nil {
+		return built{}, err
 	}
 	s := stack.Stack{MediaType: stack.MediaType, Lock: b.lock.Digest(), Cmdline: Cmdline}
 	files := map[string]string{}
@@ -84,23 +101,27 @@ func Build(ctx context.Context, o Options) (stack.Stack, error) {
 	} {
 		a, err := recipe()
 		if err != nil {
-			return stack.Stack{}, err
+			return built{}, err
 		}
 		file, err := b.cache.get(ctx, a)
 		if err != nil {
-			return stack.Stack{}, err
+			return built{}, err
 		}
 		files[a.name] = file
 		described, err := stack.Describe(filepath.Dir(file), a.name, a.source)
 		if err != nil {
-			return stack.Stack{}, err
+			return built{}, err
 		}
 		s.Files = append(s.Files, described)
 	}
-	if err := publish(s, files, b.Out); err != nil {
-		return stack.Stack{}, fmt.Errorf("writing the boot stack: %w", err)
+	return built{s, files}, nil
+}
+
+func (b *builder) publish(made built) error {
+	if err := publish(made.stack, made.files, b.Out); err != nil {
+		return fmt.Errorf("writing the boot stack: %w", err)
 	}
-	return s, nil
+	return nil
 }
 
 func newBuilder(o Options) (*builder, error) {

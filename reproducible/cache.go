@@ -21,6 +21,7 @@ type artefact struct {
 	// source says what it is made from, for the manifest.
 	source string
 	key    key
+	slow   bool // takes minutes
 	// make writes the file out. work is an empty folder to work in.
 	make func(ctx context.Context, work, out string) error
 }
@@ -34,6 +35,8 @@ type artefact struct {
 type cache struct {
 	dir string
 	log *progress
+	// remake has it make what takes seconds though it holds it.
+	remake bool
 }
 
 // get returns the path of an artefact, which is made if the cache does not hold
@@ -57,7 +60,7 @@ func (c cache) get(ctx context.Context, a artefact) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if ok {
+	if ok && (a.slow || !c.remake) {
 		c.log.say(a.name, "unchanged")
 		return file, nil
 	}

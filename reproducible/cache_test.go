@@ -54,7 +54,7 @@ func get(t *testing.T, c cache, a artefact) string {
 
 func TestCacheReuses(t *testing.T) {
 	var log bytes.Buffer
-	c := cache{t.TempDir(), &progress{w: &log}}
+	c := cache{dir: t.TempDir(), log: &progress{w: &log}}
 	a, n := made("one")
 	b, m := made("two")
 	for range 3 {
@@ -86,7 +86,7 @@ func TestCacheDistrustsWhatChanged(t *testing.T) {
 		"record of nothing": func(file string) error { return os.Truncate(filepath.Join(filepath.Dir(file), "sha256"), 0) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := cache{t.TempDir(), &progress{}}
+			c := cache{dir: t.TempDir(), log: &progress{}}
 			a, n := made("one")
 			if err := damage(get(t, c, a)); err != nil {
 				t.Fatal(err)
@@ -99,7 +99,7 @@ func TestCacheDistrustsWhatChanged(t *testing.T) {
 }
 
 func TestCacheKeepsNothingOfAFailure(t *testing.T) {
-	c := cache{t.TempDir(), &progress{}}
+	c := cache{dir: t.TempDir(), log: &progress{}}
 	a, _ := made("one")
 	good := a.make
 	boom := errors.New("boom")
@@ -118,7 +118,7 @@ func TestCacheKeepsNothingOfAFailure(t *testing.T) {
 
 // A build that was killed leaves its folder behind.
 func TestCacheClearsWhatAKilledBuildLeft(t *testing.T) {
-	c := cache{t.TempDir(), &progress{}}
+	c := cache{dir: t.TempDir(), log: &progress{}}
 	a, _ := made("one")
 	left := filepath.Join(c.dir, "work", a.key.String(), "scratch", "scratch")
 	if err := os.MkdirAll(left, 0o755); err != nil {
@@ -128,7 +128,7 @@ func TestCacheClearsWhatAKilledBuildLeft(t *testing.T) {
 }
 
 func TestCacheMakesOnceForManyBuilds(t *testing.T) {
-	c := cache{t.TempDir(), &progress{}}
+	c := cache{dir: t.TempDir(), log: &progress{}}
 	a, n := made("one")
 	good := a.make
 	a.make = func(ctx context.Context, work, out string) error {
@@ -151,7 +151,7 @@ func TestCacheMakesOnceForManyBuilds(t *testing.T) {
 
 func TestCacheWaitEndsWithTheContext(t *testing.T) {
 	var log bytes.Buffer
-	c := cache{t.TempDir(), &progress{w: &log}}
+	c := cache{dir: t.TempDir(), log: &progress{w: &log}}
 	a, n := made("one")
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()

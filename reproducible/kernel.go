@@ -34,6 +34,7 @@ func (b *builder) kernel() (artefact, error) {
 		name:   stack.Kernel,
 		source: fmt.Sprintf("%s %s with reproducible/kernel/%s", source.Name, source.Version, kernel.FragmentFile),
 		key:    k,
+		slow:   true,
 		make: func(ctx context.Context, work, out string) error {
 			return b.makeKernel(ctx, k, source, root, work, out)
 		},
@@ -51,10 +52,10 @@ func kernelKey(source lock.Input, root []lock.Input) key {
 }
 
 func (b *builder) makeKernel(ctx context.Context, k key, source lock.Input, root []lock.Input, work, out string) (err error) {
-	if err := os.MkdirAll(filepath.Join(b.Cache, "log"), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(b.cache.dir, "log"), 0o755); err != nil {
 		return err
 	}
-	log, err := b.progress.open(stack.Kernel, filepath.Join(b.Cache, "log", "kernel-"+k.String()[:12]+".log"))
+	log, err := b.progress.open(stack.Kernel, filepath.Join(b.cache.dir, "log", "kernel-"+k.String()[:12]+".log"))
 	if err != nil {
 		return err
 	}
@@ -72,7 +73,7 @@ func (b *builder) makeKernel(ctx context.Context, k key, source lock.Input, root
 		return err
 	}
 	run := func(args ...string) error {
-		return sandbox.Command{
+		return b.run(ctx, sandbox.Command{
 			Root: rootDir,
 			Binds: []sandbox.Bind{
 				{Host: inputs, Guest: kernel.Inputs},
@@ -82,7 +83,7 @@ func (b *builder) makeKernel(ctx context.Context, k key, source lock.Input, root
 			Env:    kernel.Env(),
 			Args:   append([]string{"/bin/sh", kernel.Inputs + "/" + kernel.ScriptFile}, args...),
 			Output: log,
-		}.Run(ctx)
+		})
 	}
 	b.progress.say(stack.Kernel, "configuring %v", source)
 	if err := run(kernel.Configure); err != nil {

@@ -13,15 +13,16 @@ import (
 
 // progress writes the build's steps, one a line. The zero value is silence.
 type progress struct {
-	mu sync.Mutex
-	w  io.Writer
+	mu     sync.Mutex
+	w      io.Writer
+	prefix string // of each step
 }
 
 func (p *progress) say(step, format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.w != nil {
-		fmt.Fprintf(p.w, "build: %s: %s\n", step, fmt.Sprintf(format, args...))
+		fmt.Fprintf(p.w, "build: %s%s: %s\n", p.prefix, step, fmt.Sprintf(format, args...))
 	}
 }
 

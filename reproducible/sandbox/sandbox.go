@@ -7,6 +7,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,10 @@ type Command struct {
 	Dir string
 	// Env is the whole environment, as NAME=VALUE.
 	Env []string
+	// User is the number of the user and group that the command believes to be, and
+	// Hostname the machine's name. Empty: the same ones everywhere, and not root, so
+	// that unpacking an archive keeps no owners.
+	User, Hostname string
 	// Args are the program, looked up inside, and its arguments.
 	Args []string
 	// Output takes standard output and standard error. Nil is silence.
@@ -43,10 +48,6 @@ const program = "bwrap"
 
 // ErrMissing says that bubblewrap is not installed.
 var ErrMissing = errors.New("bwrap is not installed: it is in the package bubblewrap")
-
-// user is the user and group that the command believes to be: not root, so that
-// unpacking an archive keeps no owners.
-const user = "1000"
 
 // Run runs the command to its end. When ctx is cancelled every process of the
 // sandbox is killed.
@@ -70,10 +71,11 @@ func (c Command) Run(ctx context.Context) error {
 }
 
 func (c Command) args() []string {
+	user := cmp.Or(c.User, "1000")
 	args := []string{
 		"--die-with-parent", "--new-session",
 		"--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try",
-		"--uid", user, "--gid", user, "--hostname", "kattest",
+		"--uid", user, "--gid", user, "--hostname", cmp.Or(c.Hostname, "kattest"),
 		"--clearenv",
 	}
 	for _, e := range c.Env {

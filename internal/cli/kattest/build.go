@@ -23,6 +23,7 @@ type buildFlags struct {
 	out, cache, lock, source, output string
 	inputs                           []string
 	jobs                             int
+	twice                            bool
 }
 
 func newBuild() *cobra.Command {
@@ -37,9 +38,16 @@ SHA-256. The kernel is compiled in a root made of locked packages alone, without
 a network; bubblewrap must be installed.
 
 What was built is kept in the cache by the digest of all that went into it. The
-first build takes minutes, most of them the kernel's.`,
+first build takes minutes, most of them the kernel's.
+
+--twice makes every file a second time where all that it may not depend on is
+another: folder, umask, number of jobs, user, host name, time zone, locale, date,
+number of processors, and the order in which directories are listed. Files that
+differ are named, nothing is written, and the exit code is 5. The cache keeps the
+second ones too; what takes seconds is made again each time.`,
 		Example: `  kattest build --out stack
-  kattest build --out stack --inputs /mnt/inputs --jobs 8`,
+  kattest build --out stack --inputs /mnt/inputs --jobs 8
+  kattest build --out stack --twice`,
 		Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
@@ -50,6 +58,7 @@ first build takes minutes, most of them the kernel's.`,
 	flags.StringVar(&f.lock, "lock", "", "lock file (default reproducible/lock.json of the source)")
 	flags.StringVar(&f.source, "source", "", "checkout of "+module+" (default the one around the working directory)")
 	flags.IntVar(&f.jobs, "jobs", 0, "compilers to run at a time (default one for each processor)")
+	flags.BoolVar(&f.twice, "twice", false, "build a second time, elsewhere, and compare")
 	flags.StringVar(&f.output, "output", "text", "text, or json: stack.json itself")
 	return cmd
 }
@@ -62,9 +71,16 @@ func (f buildFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	s, err := reproducible.Build(cmd.Context(), options)
+	build := reproducible.Build
+	if f.twice {
+		build = reproducible.BuildTwice
+	}
+	s, err := build(cmd.Context(), options)
 	if err != nil {
 		return buildError(err)
+	}
+	if f.twice {
+		fmt.Fprintln(cmd.ErrOrStderr(), "build: the same bytes twice, the second time with another "+reproducible.Varied())
 	}
 	if f.output == "json" {
 		data, err := s.Encode()
@@ -107,6 +123,9 @@ func (f buildFlags) options(log io.Writer) (reproducible.Options, error) {
 func buildError(err error) error {
 	if missing, ok := errors.AsType[*fetch.UnavailableError](err); ok {
 		return &cli.Error{Code: cli.ExitUnavailable, Err: err, Hint: missing.Hint()}
+	}
+	if _, ok := errors.AsType[*reproducible.DifferError](err); ok {
+		return &cli.Error{Code: cli.ExitMismatch, Err: err, Hint: "diffoscope, where it is installed, shows what differs"}
 	}
 	if errors.Is(err, sandbox.ErrMissing) {
 		return &cli.Error{Code: cli.ExitInternal, Err: err, Hint: "as root: apt install bubblewrap"}
