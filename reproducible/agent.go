@@ -79,7 +79,7 @@ func (b *builder) agent() (artefact, error) {
 		name:   stack.Agent,
 		source: fmt.Sprintf("./%s with %s %s", agentPackage, toolchain.Name, toolchain.Version),
 		key:    agentKey(toolchain, files),
-		make: func(ctx context.Context, work, out string) error {
+		make: func(ctx context.Context, work, out string) ([]stack.Stage, error) {
 			return b.makeAgent(ctx, toolchain, files, work, out)
 		},
 	}, nil
@@ -171,26 +171,26 @@ func readEmbedded(files map[string][]byte, source, dir string, patterns []string
 	return nil
 }
 
-func (b *builder) makeAgent(ctx context.Context, toolchain lock.Input, files map[string][]byte, work, out string) error {
+func (b *builder) makeAgent(ctx context.Context, toolchain lock.Input, files map[string][]byte, work, out string) ([]stack.Stage, error) {
 	archive, err := b.fetch.Get(ctx, toolchain)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	goroot, src, dir := filepath.Join(work, "go"), filepath.Join(work, "src"), filepath.Join(work, "build")
 	if err := unpackToolchain(archive, toolchain.Name+"@"+toolchain.Version+"/", goroot); err != nil {
-		return fmt.Errorf("unpacking %v: %w", toolchain, err)
+		return nil, fmt.Errorf("unpacking %v: %w", toolchain, err)
 	}
 	for name, data := range files {
 		if err := writeFile(filepath.Join(src, filepath.FromSlash(name)), data, 0o644); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
+		return nil, err
 	}
 	downloads, err := b.modules(ctx, goroot, src, work, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var output bytes.Buffer
 	err = b.run(ctx, sandbox.Command{
@@ -206,9 +206,13 @@ func (b *builder) makeAgent(ctx context.Context, toolchain lock.Input, files map
 		Output: &output,
 	})
 	if err != nil {
-		return fmt.Errorf("%w:\n%s", err, bytes.TrimSpace(output.Bytes()))
+		return nil, fmt.Errorf("%w:\n%s", err, bytes.TrimSpace(output.Bytes()))
 	}
-	return os.Rename(filepath.Join(dir, stack.Agent), out)
+	stages, err := stagesOf(stageTree("toolchain", goroot), stageTree("source", src))
+	if err != nil {
+		return nil, err
+	}
+	return stages, os.Rename(filepath.Join(dir, stack.Agent), out)
 }
 
 // modules returns a folder of downloads that holds the modules which the agent

@@ -50,21 +50,21 @@ func agentBuilder(t *testing.T, folder string, jobs int) *builder {
 	return b
 }
 
-func buildAgent(t *testing.T, b *builder) []byte {
+func buildAgent(t *testing.T, b *builder) ([]byte, []stack.Stage) {
 	t.Helper()
 	a, err := b.agent()
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, err := b.cache.get(t.Context(), a)
+	dir, stages, err := b.cache.get(t.Context(), a)
 	if err != nil {
 		t.Fatal(err)
 	}
-	data, err := os.ReadFile(file)
+	data, err := os.ReadFile(filepath.Join(dir, stack.Agent))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return data
+	return data, stages
 }
 
 // Two builds, in folders of other names and lengths, with other numbers of jobs,
@@ -73,7 +73,7 @@ func buildAgent(t *testing.T, b *builder) []byte {
 // cache, mirror or proxy.
 func TestAgentIsReproducible(t *testing.T) {
 	here := agentBuilder(t, "a", 1)
-	first := buildAgent(t, here)
+	first, stages := buildAgent(t, here)
 	archive, options, _ := exported(t, here)
 	options.Folders = []string{filepath.Join(t.TempDir(), "inputs.tar")}
 	if err := os.WriteFile(options.Folders[0], archive, 0o600); err != nil {
@@ -89,10 +89,13 @@ func TestAgentIsReproducible(t *testing.T) {
 	there.Folders, there.vary = options.Folders, t.TempDir()
 	there.fetch = &fetch.Fetcher{Cache: t.TempDir(), Folders: options.Folders, Offline: true}
 	old := unix.Umask(umask)
-	second := buildAgent(t, there)
+	second, again := buildAgent(t, there)
 	unix.Umask(old)
 	if !bytes.Equal(first, second) {
 		t.Errorf("%d bytes and %d bytes differ", len(first), len(second))
+	}
+	if diff := cmp.Diff(stages, again); diff != "" || len(stages) != 2 {
+		t.Errorf("stages %v (-first +second):\n%s", stages, diff)
 	}
 
 	info, err := buildinfo.Read(bytes.NewReader(first))
@@ -257,7 +260,7 @@ func TestBuildNamesWhatIsNowhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = b.cache.get(context.Background(), a)
+	_, _, err = b.cache.get(context.Background(), a)
 	missing, ok := errors.AsType[*fetch.UnavailableError](err)
 	if !ok || len(missing.Missing) != 1 || missing.Missing[0].Input.Name != firmwarePackage {
 		t.Errorf("error %v", err)
@@ -277,11 +280,11 @@ func TestInitrdHoldsTheAgent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, err := b.cache.get(t.Context(), a)
+	dir, _, err := b.cache.get(t.Context(), a)
 	if err != nil {
 		t.Fatal(err)
 	}
-	archive, err := os.ReadFile(file)
+	archive, err := os.ReadFile(filepath.Join(dir, stack.Initrd))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -103,16 +103,21 @@ func (b *builder) build(ctx context.Context) (built, error) {
 		if err != nil {
 			return built{}, err
 		}
-		file, err := b.cache.get(ctx, a)
+		dir, stages, err := b.cache.get(ctx, a)
 		if err != nil {
 			return built{}, err
 		}
-		files[a.name] = file
-		described, err := stack.Describe(filepath.Dir(file), a.name, a.source)
-		if err != nil {
-			return built{}, err
+		for _, name := range a.files() {
+			files[name] = filepath.Join(dir, name)
+			described, err := stack.Describe(dir, name, a.source)
+			if err != nil {
+				return built{}, err
+			}
+			if name == a.name {
+				described.Stages = stages
+			}
+			s.Files = append(s.Files, described)
 		}
-		s.Files = append(s.Files, described)
 	}
 	return built{s, files}, nil
 }
@@ -178,15 +183,15 @@ func (b *builder) firmware() (artefact, error) {
 		name:   stack.Firmware,
 		source: fmt.Sprintf("%s of %s %s", firmwareFile, in.Name, in.Version),
 		key:    firmwareKey(in),
-		make: func(ctx context.Context, work, out string) error {
+		make: func(ctx context.Context, work, out string) ([]stack.Stage, error) {
 			deb, err := b.fetch.Get(ctx, in)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			if err := debian.Extract(ctx, []string{deb}, work); err != nil {
-				return err
+				return nil, err
 			}
-			return os.Rename(filepath.Join(work, firmwareFile), out)
+			return nil, os.Rename(filepath.Join(work, firmwareFile), out)
 		},
 	}, nil
 }
@@ -213,8 +218,8 @@ func (b *builder) initrd(agent string) (artefact, error) {
 		name:   stack.Initrd,
 		source: stack.Agent + " as /init",
 		key:    k,
-		make: func(_ context.Context, _, out string) error {
-			return os.WriteFile(out, archive, 0o644)
+		make: func(_ context.Context, _, out string) ([]stack.Stage, error) {
+			return nil, os.WriteFile(out, archive, 0o644)
 		},
 	}, nil
 }

@@ -4,15 +4,18 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kraudcloud/kattest/internal/strictjson"
+	"github.com/kraudcloud/kattest/measure/stack"
 )
 
 // artefact is one file of the boot stack and how to make it.
@@ -22,14 +25,19 @@ type artefact struct {
 	source string
 	key    key
 	slow   bool // takes minutes
+	// also are further files of the boot stack, which make writes beside out.
+	also []string
 	// make writes the file out. work is an empty folder to work in.
-	make func(ctx context.Context, work, out string) error
+	make func(ctx context.Context, work, out string) ([]stack.Stage, error)
 }
+
+// files are all that make writes.
+func (a artefact) files() []string { return append([]string{a.name}, a.also...) }
 
 // cache keeps artefacts by their key, in folders below dir:
 //
 //	artefacts/KEY/NAME    the file
-//	artefacts/KEY/sha256  its SHA-256, lower-case hexadecimal
+//	artefacts/KEY/record  the SHA-256 of each file, and its stages
 //	artefacts/KEY.lock    held by the build that makes or checks it
 //	work/KEY              where it is made; left behind only by a killed build
 type cache struct {
@@ -39,43 +47,51 @@ type cache struct {
 	remake bool
 }
 
-// get returns the path of an artefact, which is made if the cache does not hold
+// record is what the cache knows of an artefact.
+type record struct {
+	SHA256 map[string]string `json:"sha256"` // by file; lower-case hexadecimal
+	Stages []stack.Stage     `json:"stages"`
+}
+
+const recordFile = "record"
+
+// get returns the folder of an artefact, which is made if the cache does not hold
 // it or holds other bytes than were put there.
-func (c cache) get(ctx context.Context, a artefact) (string, error) {
+func (c cache) get(ctx context.Context, a artefact) (dir string, stages []stack.Stage, err error) {
 	entry := filepath.Join(c.dir, "artefacts", a.key.String())
 	work := filepath.Join(c.dir, "work", a.key.String())
 	for _, dir := range []string{filepath.Dir(entry), filepath.Dir(work)} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return "", fmt.Errorf("making the cache: %w", err)
+			return "", nil, fmt.Errorf("making the cache: %w", err)
 		}
 	}
 	unlock, err := c.lock(ctx, a, entry+".lock")
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	defer unlock()
 
-	file := filepath.Join(entry, a.name)
-	ok, err := recorded(entry, a.name)
+	known, ok, err := recorded(entry, a)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	if ok && (a.slow || !c.remake) {
 		c.log.say(a.name, "unchanged")
-		return file, nil
+		return entry, known.Stages, nil
 	}
 	start := time.Now()
-	if err := c.make(ctx, a, work, entry); err != nil {
-		return "", fmt.Errorf("building %s: %w", a.name, err)
+	made, err := c.make(ctx, a, work, entry)
+	if err != nil {
+		return "", nil, fmt.Errorf("building %s: %w", a.name, err)
 	}
 	c.log.say(a.name, "built in %v", time.Since(start).Round(100*time.Millisecond))
-	return file, nil
+	return entry, made.Stages, nil
 }
 
-func (c cache) make(ctx context.Context, a artefact, work, entry string) error {
+func (c cache) make(ctx context.Context, a artefact, work, entry string) (record, error) {
 	for _, dir := range []string{work, entry} {
 		if err := os.RemoveAll(dir); err != nil {
-			return err
+			return record{}, err
 		}
 	}
 	defer os.RemoveAll(work)
@@ -83,37 +99,52 @@ func (c cache) make(ctx context.Context, a artefact, work, entry string) error {
 	scratch := filepath.Join(work, "scratch")
 	for _, dir := range []string{made, scratch} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
+			return record{}, err
 		}
 	}
-	file := filepath.Join(made, a.name)
-	if err := a.make(ctx, scratch, file); err != nil {
-		return err
+	r := record{SHA256: map[string]string{}}
+	var err error
+	if r.Stages, err = a.make(ctx, scratch, filepath.Join(made, a.name)); err != nil {
+		return record{}, err
 	}
-	sum, err := fileSum(file)
+	for _, name := range a.files() {
+		if r.SHA256[name], err = fileSum(filepath.Join(made, name)); err != nil {
+			return record{}, err
+		}
+	}
+	data, err := json.Marshal(r)
 	if err != nil {
-		return err
+		return record{}, err
 	}
-	if err := os.WriteFile(filepath.Join(made, "sha256"), []byte(sum+"\n"), 0o644); err != nil {
-		return err
+	if err := os.WriteFile(filepath.Join(made, recordFile), append(data, '\n'), 0o644); err != nil {
+		return record{}, err
 	}
-	return os.Rename(made, entry)
+	return r, os.Rename(made, entry)
 }
 
 // recorded reports whether the entry holds the artefact as it was put there.
-func recorded(entry, name string) (bool, error) {
-	want, err := os.ReadFile(filepath.Join(entry, "sha256"))
+func recorded(entry string, a artefact) (record, bool, error) {
+	data, err := os.ReadFile(filepath.Join(entry, recordFile))
 	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
+		return record{}, false, nil
 	}
 	if err != nil {
-		return false, err
+		return record{}, false, err
 	}
-	sum, err := fileSum(filepath.Join(entry, name))
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
+	var r record
+	if err := strictjson.Decode(data, &r); err != nil {
+		return record{}, false, nil // damaged: it is made anew
 	}
-	return sum == strings.TrimSpace(string(want)), err
+	for _, name := range a.files() {
+		sum, err := fileSum(filepath.Join(entry, name))
+		if errors.Is(err, os.ErrNotExist) {
+			return record{}, false, nil
+		}
+		if err != nil || sum != r.SHA256[name] {
+			return record{}, false, err
+		}
+	}
+	return r, true, nil
 }
 
 func fileSum(name string) (string, error) {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/kraudcloud/kattest/measure/stack"
 )
 
 // made returns an artefact that counts how often it is made.
@@ -23,13 +25,16 @@ func made(content string) (artefact, *atomic.Int64) {
 	return artefact{
 		name: "file",
 		key:  k,
-		make: func(_ context.Context, work, out string) error {
+		also: []string{"also"},
+		make: func(_ context.Context, work, out string) ([]stack.Stage, error) {
 			n.Add(1)
 			// The scratch folder is empty each time.
 			if err := os.Mkdir(filepath.Join(work, "scratch"), 0o755); err != nil {
-				return err
+				return nil, err
 			}
-			return os.WriteFile(out, []byte(content), 0o644)
+			return []stack.Stage{{Name: "content", SHA256: content}}, errors.Join(
+				os.WriteFile(out, []byte(content), 0o644),
+				os.WriteFile(filepath.Join(filepath.Dir(out), "also"), []byte("besides"), 0o644))
 		},
 	}, &n
 }
@@ -45,9 +50,15 @@ func content(t *testing.T, file string) string {
 
 func get(t *testing.T, c cache, a artefact) string {
 	t.Helper()
-	file, err := c.get(t.Context(), a)
+	dir, stages, err := c.get(t.Context(), a)
 	if err != nil {
 		t.Fatal(err)
+	}
+	file := filepath.Join(dir, a.name)
+	if len(a.also) > 0 {
+		if diff := cmp.Diff([]stack.Stage{{Name: "content", SHA256: content(t, file)}}, stages); diff != "" {
+			t.Errorf("stages (-want +got):\n%s", diff)
+		}
 	}
 	return file
 }
@@ -81,9 +92,11 @@ func TestCacheDistrustsWhatChanged(t *testing.T) {
 	for name, damage := range map[string]func(file string) error{
 		"changed":           func(file string) error { return os.WriteFile(file, []byte("oneX"), 0o644) },
 		"removed":           os.Remove,
-		"record removed":    func(file string) error { return os.Remove(filepath.Join(filepath.Dir(file), "sha256")) },
-		"record cut off":    func(file string) error { return os.Truncate(filepath.Join(filepath.Dir(file), "sha256"), 10) },
-		"record of nothing": func(file string) error { return os.Truncate(filepath.Join(filepath.Dir(file), "sha256"), 0) },
+		"another removed":   func(file string) error { return os.Remove(filepath.Join(filepath.Dir(file), "also")) },
+		"another changed":   func(file string) error { return os.Truncate(filepath.Join(filepath.Dir(file), "also"), 1) },
+		"record removed":    func(file string) error { return os.Remove(filepath.Join(filepath.Dir(file), recordFile)) },
+		"record cut off":    func(file string) error { return os.Truncate(filepath.Join(filepath.Dir(file), recordFile), 10) },
+		"record of nothing": func(file string) error { return os.Truncate(filepath.Join(filepath.Dir(file), recordFile), 0) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := cache{dir: t.TempDir(), log: &progress{}}
@@ -98,17 +111,34 @@ func TestCacheDistrustsWhatChanged(t *testing.T) {
 	}
 }
 
+// What takes seconds is made again where that is asked for, what takes minutes is
+// not.
+func TestCacheRemakes(t *testing.T) {
+	c := cache{dir: t.TempDir(), log: &progress{}, remake: true}
+	a, n := made("one")
+	b, m := made("two")
+	b.slow = true
+	for range 3 {
+		get(t, c, a)
+		get(t, c, b)
+	}
+	if n.Load() != 3 || m.Load() != 1 {
+		t.Errorf("made %d and %d times", n.Load(), m.Load())
+	}
+}
+
 func TestCacheKeepsNothingOfAFailure(t *testing.T) {
 	c := cache{dir: t.TempDir(), log: &progress{}}
 	a, _ := made("one")
 	good := a.make
 	boom := errors.New("boom")
-	a.make = func(ctx context.Context, work, out string) error {
-		return errors.Join(good(ctx, work, out), boom)
+	a.make = func(ctx context.Context, work, out string) ([]stack.Stage, error) {
+		stages, err := good(ctx, work, out)
+		return stages, errors.Join(err, boom)
 	}
-	file, err := c.get(t.Context(), a)
-	if !errors.Is(err, boom) || !strings.HasPrefix(err.Error(), "building file: ") || file != "" {
-		t.Errorf("%q, %v", file, err)
+	dir, stages, err := c.get(t.Context(), a)
+	if !errors.Is(err, boom) || !strings.HasPrefix(err.Error(), "building file: ") || dir != "" || stages != nil {
+		t.Errorf("%q, %v, %v", dir, stages, err)
 	}
 	a.make = good
 	if got := content(t, get(t, c, a)); got != "one" {
@@ -131,14 +161,14 @@ func TestCacheMakesOnceForManyBuilds(t *testing.T) {
 	c := cache{dir: t.TempDir(), log: &progress{}}
 	a, n := made("one")
 	good := a.make
-	a.make = func(ctx context.Context, work, out string) error {
+	a.make = func(ctx context.Context, work, out string) ([]stack.Stage, error) {
 		time.Sleep(50 * time.Millisecond)
 		return good(ctx, work, out)
 	}
 	var builds sync.WaitGroup
 	for range 4 {
 		builds.Go(func() {
-			if _, err := c.get(t.Context(), a); err != nil {
+			if _, _, err := c.get(t.Context(), a); err != nil {
 				t.Error(err)
 			}
 		})
@@ -156,12 +186,13 @@ func TestCacheWaitEndsWithTheContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	holds := a
-	holds.make = func(_ context.Context, _, out string) error {
-		_, err := c.get(ctx, a)
+	holds.also = nil
+	holds.make = func(_ context.Context, _, out string) ([]stack.Stage, error) {
+		_, _, err := c.get(ctx, a)
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the second build: %v", err)
 		}
-		return os.WriteFile(out, nil, 0o644)
+		return nil, os.WriteFile(out, nil, 0o644)
 	}
 	get(t, c, holds)
 	if n.Load() != 0 {

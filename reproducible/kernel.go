@@ -35,14 +35,15 @@ func (b *builder) kernel() (artefact, error) {
 		source: fmt.Sprintf("%s %s with reproducible/kernel/%s", source.Name, source.Version, kernel.FragmentFile),
 		key:    k,
 		slow:   true,
-		make: func(ctx context.Context, work, out string) error {
+		also:   []string{stack.Config},
+		make: func(ctx context.Context, work, out string) ([]stack.Stage, error) {
 			return b.makeKernel(ctx, k, source, root, work, out)
 		},
 	}, nil
 }
 
 func kernelKey(source lock.Input, root []lock.Input) key {
-	k := newKey("kernel 1")
+	k := newKey("kernel 2")
 	k.inputs("source", []lock.Input{source})
 	k.inputs("root", root)
 	k.add("fragment", kernel.Fragment)
@@ -51,26 +52,26 @@ func kernelKey(source lock.Input, root []lock.Input) key {
 	return k
 }
 
-func (b *builder) makeKernel(ctx context.Context, k key, source lock.Input, root []lock.Input, work, out string) (err error) {
+func (b *builder) makeKernel(ctx context.Context, k key, source lock.Input, root []lock.Input, work, out string) (stages []stack.Stage, err error) {
 	if err := os.MkdirAll(filepath.Join(b.cache.dir, "log"), 0o755); err != nil {
-		return err
+		return nil, err
 	}
 	log, err := b.progress.open(stack.Kernel, filepath.Join(b.cache.dir, "log", "kernel-"+k.String()[:12]+".log"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { err = log.close(err) }()
 	b.progress.say(stack.Kernel, "clean root of %d packages", len(root))
 	rootDir := filepath.Join(work, "root")
 	if err := b.makeRoot(ctx, root, rootDir); err != nil {
-		return err
+		return nil, err
 	}
 	inputs, dir := filepath.Join(work, "in"), filepath.Join(work, "build")
 	if err := b.kernelInputs(ctx, source, work, inputs); err != nil {
-		return err
+		return nil, err
 	}
 	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
+		return nil, err
 	}
 	run := func(args ...string) error {
 		return b.run(ctx, sandbox.Command{
@@ -87,16 +88,24 @@ func (b *builder) makeKernel(ctx context.Context, k key, source lock.Input, root
 	}
 	b.progress.say(stack.Kernel, "configuring %v", source)
 	if err := run(kernel.Configure); err != nil {
-		return err
+		return nil, err
 	}
 	if err := checkConfig(filepath.Join(dir, kernel.ConfigFile)); err != nil {
-		return err
+		return nil, err
 	}
 	b.progress.say(stack.Kernel, "compiling, %d jobs; the output goes to %s", b.Jobs, log.file.Name())
 	if err := run(kernel.Compile, strconv.Itoa(b.Jobs)); err != nil {
-		return err
+		return nil, err
 	}
-	return os.Rename(filepath.Join(dir, kernel.ImageFile), out)
+	config := filepath.Join(filepath.Dir(out), stack.Config)
+	if err := os.Rename(filepath.Join(dir, kernel.ConfigFile), config); err != nil {
+		return nil, err
+	}
+	stages, err = stagesOf(stageTree("clean root", rootDir), stageTree("source", inputs), stageFile("configuration", config))
+	if err != nil {
+		return nil, err
+	}
+	return stages, os.Rename(filepath.Join(dir, kernel.ImageFile), out)
 }
 
 func checkConfig(file string) error {

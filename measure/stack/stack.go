@@ -32,7 +32,8 @@ const (
 	Firmware = "OVMF.fd"
 	Kernel   = "vmlinuz"
 	Initrd   = "initrd.cpio"
-	Agent    = "cradle-init" // also inside the initrd
+	Agent    = "cradle-init"   // also inside the initrd
+	Config   = "kernel.config" // that the kernel was compiled with
 )
 
 // maxManifest bounds stack.json, in bytes.
@@ -55,6 +56,15 @@ type File struct {
 	SHA256 string `json:"sha256"` // lower-case hexadecimal
 	// Source says what the file was made from.
 	Source string `json:"source"`
+	// Stages are what the file went through, in order: where two builds of it
+	// differ, the first stage that differs says why.
+	Stages []Stage `json:"stages,omitempty"`
+}
+
+// Stage is a step of a build, and the digest of what stood at its end.
+type Stage struct {
+	Name   string `json:"name"`
+	SHA256 string `json:"sha256"` // lower-case hexadecimal
 }
 
 var sha256RE = lazyre.New(`^[0-9a-f]{64}$`)
@@ -96,6 +106,17 @@ func (s Stack) check() error {
 		}
 		if !sha256RE().MatchString(f.SHA256) {
 			errs = append(errs, fmt.Errorf("files[%d].sha256: %q is not a SHA-256", i, f.SHA256))
+		}
+		if f.Stages != nil && len(f.Stages) == 0 {
+			errs = append(errs, fmt.Errorf("files[%d].stages: empty", i))
+		}
+		for j, stage := range f.Stages {
+			if stage.Name == "" {
+				errs = append(errs, fmt.Errorf("files[%d].stages[%d].name: empty", i, j))
+			}
+			if !sha256RE().MatchString(stage.SHA256) {
+				errs = append(errs, fmt.Errorf("files[%d].stages[%d].sha256: %q is not a SHA-256", i, j, stage.SHA256))
+			}
 		}
 	}
 	for _, name := range []string{Firmware, Kernel, Initrd} {

@@ -46,7 +46,7 @@ func TestLoad(t *testing.T) {
 	if f, ok := got.File(Kernel); !ok || f.Size != int64(len("data of "+Kernel)) {
 		t.Errorf("%s: %+v, %v", Kernel, f, ok)
 	}
-	if f, ok := got.File("other"); ok || f != (File{}) {
+	if f, ok := got.File("other"); ok || !cmp.Equal(f, File{}) {
 		t.Errorf("a file that is not there: %+v", f)
 	}
 }
@@ -106,6 +106,9 @@ func TestParseRefuses(t *testing.T) {
 		{"twice", func(s *Stack) { s.Files[3].Name = Kernel }, "stands twice"},
 		{"size", func(s *Stack) { s.Files[0].Size = -1 }, "files[0].size"},
 		{"hash", func(s *Stack) { s.Files[0].SHA256 = "" }, "files[0].sha256"},
+		{"no stages", func(s *Stack) { s.Files[0].Stages = []Stage{} }, "files[0].stages: empty"},
+		{"stage without a name", func(s *Stack) { s.Files[0].Stages = []Stage{{"", s.Lock}} }, "files[0].stages[0].name"},
+		{"stage's hash", func(s *Stack) { s.Files[1].Stages = []Stage{{"a", s.Lock}, {"b", "B"}} }, "files[1].stages[1].sha256"},
 		{"no kernel", func(s *Stack) { s.Files[1].Name = "other" }, "vmlinuz is missing"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -131,6 +134,8 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add([]byte(`{"mediaType":"` + MediaType + `","lock":"` + h + `","cmdline":"quiet","files":[` +
 		file(Firmware) + "," + file(Kernel) + "," + file(Initrd) + `]}`))
+	f.Add([]byte(`{"mediaType":"` + MediaType + `","lock":"` + h + `","cmdline":"quiet","files":[` +
+		file(Firmware) + "," + file(Initrd) + `,{"name":"vmlinuz","size":1,"sha256":"` + h + `","source":"s","stages":[{"name":"root","sha256":"` + h + `"}]}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, err := Parse(data)
 		if err != nil {
