@@ -132,8 +132,8 @@ func recorded(entry string, a artefact) (record, bool, error) {
 		return record{}, false, err
 	}
 	var r record
-	if err := strictjson.Decode(data, &r); err != nil {
-		return record{}, false, nil // damaged: it is made anew
+	if strictjson.Decode(data, &r) != nil { // damaged: it is made anew
+		return record{}, false, nil
 	}
 	for _, name := range a.files() {
 		sum, err := fileSum(filepath.Join(entry, name))
