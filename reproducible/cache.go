@@ -132,7 +132,7 @@ func recorded(entry string, a artefact) (record, bool, error) {
 		return record{}, false, err
 	}
 	var r record
-	if strictjson.Decode(data, &r) != nil { // damaged: it is made anew
+	if whole := strictjson.Decode(data, &r) == nil; !whole {
 		return record{}, false, nil
 	}
 	for _, name := range a.files() {

@@ -9,6 +9,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/mod/modfile"
 
 	"github.com/kraudcloud/kattest/internal/cli"
@@ -53,20 +54,28 @@ second ones too; what takes seconds is made again each time.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.out, "out", "", "folder to write: absent, empty or a boot stack, which is replaced (required)")
+	f.registerInputs(flags)
+	flags.BoolVar(&f.twice, "twice", false, "build a second time, elsewhere, and compare")
+	flags.StringVar(&f.output, "output", "text", "text, or json: stack.json itself")
+	return cmd
+}
+
+// registerInputs registers what a build is made from.
+func (f *buildFlags) registerInputs(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.inputs, "inputs", nil, "folder or archive to look for inputs in; may be given several times")
 	flags.StringVar(&f.cache, "cache", "", "cache of inputs and artefacts (default kattest in the user's cache folder)")
 	flags.StringVar(&f.lock, "lock", "", "lock file (default reproducible/lock.json of the source)")
 	flags.StringVar(&f.source, "source", "", "checkout of "+module+" (default the one around the working directory)")
 	flags.IntVar(&f.jobs, "jobs", 0, "compilers to run at a time (default one for each processor)")
-	flags.BoolVar(&f.twice, "twice", false, "build a second time, elsewhere, and compare")
-	flags.StringVar(&f.output, "output", "text", "text, or json: stack.json itself")
-	return cmd
 }
 
 // module is the Go module whose checkout is built from.
 const module = "github.com/kraudcloud/kattest"
 
 func (f buildFlags) run(cmd *cobra.Command) error {
+	if f.output != "text" && f.output != "json" {
+		return cli.Usage(fmt.Errorf("--output: %q is neither text nor json", f.output), "")
+	}
 	options, err := f.options(cmd.ErrOrStderr())
 	if err != nil {
 		return err
@@ -96,9 +105,6 @@ func (f buildFlags) run(cmd *cobra.Command) error {
 func (f buildFlags) options(log io.Writer) (reproducible.Options, error) {
 	if f.out == "" {
 		return reproducible.Options{}, cli.Usage(errors.New("--out is missing"), "name a folder for the boot stack: --out DIR")
-	}
-	if f.output != "text" && f.output != "json" {
-		return reproducible.Options{}, cli.Usage(fmt.Errorf("--output: %q is neither text nor json", f.output), "")
 	}
 	if f.jobs < 0 {
 		return reproducible.Options{}, cli.Usage(fmt.Errorf("--jobs: %d is negative", f.jobs), "")
