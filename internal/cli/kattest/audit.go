@@ -116,7 +116,7 @@ func (f *auditFlags) rebuilt(ctx context.Context, log io.Writer) (dir string, re
 		if err != nil {
 			return "", nil, err
 		}
-		remove = func() { os.RemoveAll(tmp) }
+		remove = func() { _ = os.RemoveAll(tmp) }
 		f.build.out = filepath.Join(tmp, "stack")
 	}
 	options, err := f.build.options(log)
