@@ -62,6 +62,7 @@ var exempt = map[string]bool{
 	module + "/guest/port":          true,
 	module + "/internal/strictjson": true,
 	module + "/internal/lazyre":     true,
+	module + "/internal/wholefile":  true,
 }
 
 type listed struct {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/kraudcloud/kattest/internal/strictjson"
+	"github.com/kraudcloud/kattest/internal/wholefile"
 	"github.com/kraudcloud/kattest/measure"
 )
 
@@ -40,18 +41,7 @@ func (r Result) Save(folder string) (err error) {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(folder, ".probe-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(data, '\n'))
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), recordFile(folder, r.Firmware))
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
+	return wholefile.Write(recordFile(folder, r.Firmware), append(data, '\n'), 0o600)
 }
 
 // maxRecord bounds a result's file, in bytes.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/kraudcloud/kattest/internal/wholefile"
 	"github.com/kraudcloud/kattest/verifier"
 )
 
@@ -149,17 +150,8 @@ func (c *Cache) write(e entry, data []byte) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	temp, err := os.CreateTemp(dir, ".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(temp.Name())
 	sum := sha256.Sum256(data)
-	_, err = temp.Write(append(sum[:], data...))
-	if err = errors.Join(err, temp.Close()); err != nil {
-		return err
-	}
-	err = os.Rename(temp.Name(), name)
+	err := wholefile.Write(name, append(sum[:], data...), 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // another process cleared the folder
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/kraudcloud/kattest/guest/evidence"
 	"github.com/kraudcloud/kattest/internal/cli"
+	"github.com/kraudcloud/kattest/internal/wholefile"
 	"github.com/kraudcloud/kattest/verifier"
 )
 
@@ -65,7 +66,7 @@ binds is one of the checks; no certificate authority takes part.`,
 				return &cli.Error{Code: cli.ExitUnavailable, Err: fmt.Errorf("the answer of %s: %w", args[0], err), Hint: "what answers there is no agent, or lies"}
 			}
 			if save != "" {
-				if err := writeAtomic(save, data); err != nil {
+				if err := wholefile.Write(save, data, 0o644); err != nil {
 					return err
 				}
 			}

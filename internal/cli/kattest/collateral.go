@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kraudcloud/kattest/internal/cli"
+	"github.com/kraudcloud/kattest/internal/wholefile"
 	"github.com/kraudcloud/kattest/verifier"
 	"github.com/kraudcloud/kattest/verifier/collateral"
 )
@@ -74,7 +75,7 @@ is written when all was had, or not at all.`,
 			if err != nil {
 				return err
 			}
-			if err := writeAtomic(args[0], data); err != nil {
+			if err := wholefile.Write(args[0], data, 0o644); err != nil {
 				return err
 			}
 			return writeItems(cmd.OutOrStdout(), b)

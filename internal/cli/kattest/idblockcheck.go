@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kraudcloud/kattest/internal/cli"
+	"github.com/kraudcloud/kattest/internal/wholefile"
 	"github.com/kraudcloud/kattest/measure"
 	"github.com/kraudcloud/kattest/measure/idblock"
 	"github.com/kraudcloud/kattest/verifier"
@@ -95,10 +96,10 @@ func writeIDBlockFiles(s idblock.Signed, blockFile, authFile string) error {
 	if err != nil {
 		return err
 	}
-	if err := writeAtomic(blockFile, append(block, '\n')); err != nil {
+	if err := wholefile.Write(blockFile, append(block, '\n'), 0o644); err != nil {
 		return err
 	}
-	return writeAtomic(authFile, append(auth, '\n'))
+	return wholefile.Write(authFile, append(auth, '\n'), 0o644)
 }
 
 // runCheck prints the files' fields, and then everything that is wrong.

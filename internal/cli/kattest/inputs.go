@@ -3,12 +3,13 @@ package kattest
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kraudcloud/kattest/internal/cli"
+	"github.com/kraudcloud/kattest/internal/wholefile"
 	"github.com/kraudcloud/kattest/reproducible"
 )
 
@@ -44,21 +45,20 @@ FILE is written whole or not at all.`,
 			if err != nil {
 				return err
 			}
-			tmp, err := os.CreateTemp(filepath.Dir(args[0]), ".kattest-*")
+			var exported error
+			err = wholefile.Fill(args[0], 0o644, func(w io.Writer) error {
+				exported = reproducible.Export(cmd.Context(), options, w)
+				return exported
+			})
+			if exported != nil {
+				return buildError(exported)
+			}
 			if err != nil {
 				return cli.Usage(err, "")
 			}
-			defer os.Remove(tmp.Name())
-			err = reproducible.Export(cmd.Context(), options, tmp)
-			if err := errors.Join(err, tmp.Chmod(0o644), tmp.Sync(), tmp.Close()); err != nil {
-				return buildError(err)
-			}
-			info, err := os.Stat(tmp.Name())
+			info, err := os.Stat(args[0])
 			if err != nil {
 				return err
-			}
-			if err := os.Rename(tmp.Name(), args[0]); err != nil {
-				return cli.Usage(err, "")
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d bytes\n", args[0], info.Size())
 			return err

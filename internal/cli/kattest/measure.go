@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/kraudcloud/kattest/internal/cli"
+	"github.com/kraudcloud/kattest/internal/wholefile"
 	"github.com/kraudcloud/kattest/launcher/probe"
 	"github.com/kraudcloud/kattest/measure"
 	"github.com/kraudcloud/kattest/measure/release"
@@ -289,5 +290,5 @@ func (in inputs) publish(shapes []measure.Shape, verdict probe.Verdict, serial u
 	if err != nil {
 		return measure.Hash{}, signingError(err)
 	}
-	return sha256.Sum256(statement), writeAtomic(file, b)
+	return sha256.Sum256(statement), wholefile.Write(file, b, 0o644)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kraudcloud/kattest/internal/cli"
+	"github.com/kraudcloud/kattest/internal/wholefile"
 	"github.com/kraudcloud/kattest/measure"
 	"github.com/kraudcloud/kattest/measure/release"
 )
@@ -57,7 +58,7 @@ func (f *revokeFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return signingError(err)
 	}
-	if err := writeAtomic(f.bundle, b); err != nil {
+	if err := wholefile.Write(f.bundle, b, 0o644); err != nil {
 		return err
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "revocation of serials below %d and %d single releases written to %s, good until %s\n",

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/kraudcloud/kattest/internal/cli"
+	"github.com/kraudcloud/kattest/internal/wholefile"
 	"github.com/kraudcloud/kattest/measure/release"
 	"github.com/kraudcloud/kattest/measure/stack"
 	"github.com/kraudcloud/kattest/reproducible/lock"
@@ -78,5 +79,5 @@ func (f *statementFlags) write(cmd *cobra.Command, b built, predicateType string
 	if err != nil {
 		return signingError(err)
 	}
-	return writeAtomic(f.bundle, signed)
+	return wholefile.Write(f.bundle, signed, 0o644)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/kraudcloud/kattest/guest/evidence"
 	"github.com/kraudcloud/kattest/internal/cli"
 	"github.com/kraudcloud/kattest/internal/strictjson"
+	"github.com/kraudcloud/kattest/internal/wholefile"
 	"github.com/kraudcloud/kattest/verifier"
 	"github.com/kraudcloud/kattest/verifier/vtpm"
 )
@@ -72,7 +73,7 @@ It judges nothing, and the secret is good for one answer.`,
 			if err := writePrivate(keep, forUs); err != nil {
 				return cli.Usage(err, "")
 			}
-			return writeAtomic(blob, forGuest)
+			return wholefile.Write(blob, forGuest, 0o644)
 		},
 	}
 	flags := cmd.Flags()
