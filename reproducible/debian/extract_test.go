@@ -119,6 +119,9 @@ func TestExtract(t *testing.T) {
 			member{name: "./bin/link", kind: tar.TypeSymlink, link: "/bin/sh"}),
 		pack(t, "b", dir("./"), dir("./usr/"), dir("./usr/bin/"), file("./usr/bin/mawk", "awk", 0o755),
 			member{name: "./usr/bin/hard", kind: tar.TypeLink, link: "./usr/bin/mawk"}),
+		// base-files of a system whose packages know of the merged /usr.
+		pack(t, "base", dir("./"), member{name: "./bin", kind: tar.TypeSymlink, link: "usr/bin"},
+			member{name: "./lib64", kind: tar.TypeSymlink, link: "usr/lib64"}),
 		pack(t, "c", dir("./"), dir("./lib/"), dir("./lib/x86_64-linux-gnu/"), file("./lib/x86_64-linux-gnu/libc.so", "c", 0o644),
 			member{name: "./tmp/", kind: tar.TypeDir, mode: 0o700}, file("./usr/bin/gcc", "gcc", 0o4755)),
 	}
@@ -167,6 +170,7 @@ func TestExtractRefuses(t *testing.T) {
 		{"hard link", []string{pack(t, "a", member{name: "./passwd", kind: tar.TypeLink, link: "../../etc/passwd"})}, "leads outside"},
 		{"through a link", []string{pack(t, "a", member{name: "./out", kind: tar.TypeSymlink, link: outside}, file("./out/evil", "x", 0o644))}, "escapes"},
 		{"through a relative link", []string{pack(t, "a", member{name: "./out", kind: tar.TypeSymlink, link: "../.."}, file("./out/evil", "x", 0o644))}, "escapes"},
+		{"link of a folder to elsewhere", []string{pack(t, "a", member{name: "./bin", kind: tar.TypeSymlink, link: outside})}, "bin"},
 		{"device", []string{pack(t, "a", member{name: "./dev", kind: tar.TypeChar, mode: 0o666})}, "entry of type '3'"},
 		{"twice", []string{pack(t, "a", file("./bin/x", "1", 0o644)), pack(t, "b", file("./usr/bin/x", "2", 0o644))}, "usr/bin/x is in "},
 		{"file and folder", []string{pack(t, "a", file("./x", "1", 0o644)), pack(t, "b", dir("./x/"), file("./x/y", "", 0o644))}, "x"},

@@ -10,17 +10,19 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
-// merged are the folders that a merged /usr replaces by links to its own
-// (Debian bookworm; the links themselves are in no package of it).
+// merged are the folders that a merged /usr replaces by links to its own. The
+// links are in no package of Debian bookworm, and in base-files of trixie.
 var merged = []string{"bin", "lib", "lib64", "sbin"}
 
 // Walk calls put for every entry of a package's file system, in its order, with
 // the file's bytes. Names are clean, relative and slash-separated, and lie below
-// usr/ where a merged /usr has them; a hard link's target likewise. An entry
-// that is no file, folder or link, or whose name leads outside, is an error.
+// usr/ where a merged /usr has them; a hard link's target likewise. The links of
+// a merged /usr itself are left out. An entry that is no file, folder or link, or
+// whose name leads outside, is an error.
 func Walk(ctx context.Context, deb string, put func(*tar.Header, io.Reader) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -63,6 +65,9 @@ func walkTar(r io.Reader, put func(*tar.Header, io.Reader) error) error {
 		if err != nil {
 			return err
 		}
+		if hdr.Typeflag == tar.TypeSymlink && mergedLink(hdr) {
+			continue
+		}
 		if hdr.Name, err = mergedName(hdr.Name); err != nil {
 			return err
 		}
@@ -79,6 +84,12 @@ func walkTar(r io.Reader, put func(*tar.Header, io.Reader) error) error {
 			return err
 		}
 	}
+}
+
+// mergedLink says whether an entry is one of the links of a merged /usr.
+func mergedLink(hdr *tar.Header) bool {
+	name := path.Clean(hdr.Name)
+	return slices.Contains(merged, name) && path.Clean(hdr.Linkname) == "usr/"+name
 }
 
 func mergedName(name string) (string, error) {

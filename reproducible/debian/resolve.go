@@ -26,9 +26,10 @@ import (
 
 // Resolve returns the packages of a set at the newest version in its suites,
 // with what they depend on if the set says so; recommended packages are not
-// among them. What apt has to say goes to log, which may be nil.
+// among them. Of a source package it returns the tarballs. What apt has to say
+// goes to log, which may be nil.
 func Resolve(ctx context.Context, set lock.Set, log io.Writer) ([]lock.Input, error) {
-	if set.Kind != lock.KindDeb {
+	if set.Kind != lock.KindDeb && set.Kind != lock.KindSource {
 		return nil, fmt.Errorf("set %s: kind %q is not of Debian", set.Name, set.Kind)
 	}
 	r, err := newRoot(ctx, set, log)
@@ -36,22 +37,29 @@ func Resolve(ctx context.Context, set lock.Set, log io.Writer) ([]lock.Input, er
 		return nil, fmt.Errorf("set %s: %w", set.Name, err)
 	}
 	defer os.RemoveAll(r.dir)
-	if _, err := r.apt(ctx, "update", "--error-on=any"); err != nil {
-		return nil, fmt.Errorf("set %s: reading the archives' lists: %w", set.Name, err)
+	inputs, err := r.resolve(ctx, set)
+	if err != nil {
+		return nil, fmt.Errorf("set %s: %w", set.Name, err)
+	}
+	return inputs, nil
+}
+
+func (r *root) resolve(ctx context.Context, set lock.Set) ([]lock.Input, error) {
+	if _, err := r.apt(ctx, "apt-get", "update", "--error-on=any"); err != nil {
+		return nil, fmt.Errorf("reading the archives' lists: %w", err)
+	}
+	if set.Kind == lock.KindSource {
+		return r.sources(ctx, set)
 	}
 	command := []string{"download"}
 	if set.Closure {
 		command = []string{"install", "--yes"}
 	}
-	out, err := r.apt(ctx, append(append(command, "--print-uris", "--"), set.Packages...)...)
+	out, err := r.apt(ctx, "apt-get", append(append(command, "--print-uris", "--"), set.Packages...)...)
 	if err != nil {
-		return nil, fmt.Errorf("set %s: %w", set.Name, err)
+		return nil, err
 	}
-	inputs, err := r.parse(out, set.Name)
-	if err != nil {
-		return nil, fmt.Errorf("set %s: %w", set.Name, err)
-	}
-	return inputs, nil
+	return r.parse(out, set.Name)
 }
 
 // root is a folder with all the state of one run of apt.
@@ -64,6 +72,10 @@ type root struct {
 func newRoot(ctx context.Context, set lock.Set, log io.Writer) (*root, error) {
 	r := &root{bases: map[string]string{}, log: log}
 	var sources strings.Builder
+	line, list := "deb", "Packages"
+	if set.Kind == lock.KindSource {
+		line, list = "deb-src", "Sources"
+	}
 	for _, s := range set.Suites {
 		archive, suite, _ := strings.Cut(s, "/")
 		if r.bases[archive] == "" {
@@ -73,7 +85,7 @@ func newRoot(ctx context.Context, set lock.Set, log io.Writer) (*root, error) {
 			}
 			r.bases[archive] = bases[0]
 		}
-		fmt.Fprintf(&sources, "deb [signed-by=%s arch=amd64 target=Packages] %s %s main\n", mirror.Keyring, r.bases[archive], suite)
+		fmt.Fprintf(&sources, "%s [signed-by=%s arch=amd64 target=%s] %s %s main\n", line, mirror.Keyring, list, r.bases[archive], suite)
 	}
 	dir, err := os.MkdirTemp("", "kattest-apt-")
 	if err != nil {
@@ -128,8 +140,9 @@ func (r *root) populate(sources string) error {
 	return errors.Join(errs...)
 }
 
-func (r *root) apt(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, "apt-get", append([]string{"-q", "-c", filepath.Join(r.dir, "apt.conf")}, args...)...)
+// apt runs apt-get or apt-cache.
+func (r *root) apt(ctx context.Context, program string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, program, append([]string{"-q", "-c", filepath.Join(r.dir, "apt.conf")}, args...)...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	cmd.Dir = r.dir
 	var out, complaints bytes.Buffer
@@ -138,7 +151,7 @@ func (r *root) apt(ctx context.Context, args ...string) (string, error) {
 		cmd.Stdout = r.log
 	}
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("apt-get %s: %w: %s", args[0], err, strings.Join(strings.FieldsFunc(complaints.String(), isLineFeed), "; "))
+		return "", fmt.Errorf("%s %s: %w: %s", program, args[0], err, strings.Join(strings.FieldsFunc(complaints.String(), isLineFeed), "; "))
 	}
 	return out.String(), nil
 }
@@ -151,22 +164,17 @@ func isLineFeed(r rune) bool { return r == '\n' }
 //
 // among others. Size and hash come from the signed lists.
 func (r *root) parse(out, set string) ([]lock.Input, error) {
+	files, err := printed(out)
+	if err != nil {
+		return nil, err
+	}
 	var inputs []lock.Input
-	for line := range strings.Lines(out) {
-		rest, ok := strings.CutPrefix(line, "'")
-		if !ok {
-			continue
-		}
-		uri, rest, _ := strings.Cut(rest, "' ")
-		fields := strings.Fields(rest)
-		if len(fields) != 3 {
-			return nil, fmt.Errorf("apt-get printed %q", line)
-		}
-		in, err := input(fields)
+	for _, f := range files {
+		in, err := f.binary()
 		if err != nil {
-			return nil, fmt.Errorf("apt-get printed %q: %w", line, err)
+			return nil, fmt.Errorf("apt-get printed %q: %w", f.name, err)
 		}
-		if in.Archive, in.Path, err = r.locate(uri); err != nil {
+		if in.Archive, in.Path, err = r.locate(f.uri); err != nil {
 			return nil, err
 		}
 		in.Sets = []string{set}
@@ -178,9 +186,40 @@ func (r *root) parse(out, set string) ([]lock.Input, error) {
 	return inputs, nil
 }
 
-// input reads file name, size and hash.
-func input(fields []string) (lock.Input, error) {
-	parts := strings.Split(strings.TrimSuffix(fields[0], ".deb"), "_")
+// printedFile is a file of an archive, as apt-get prints it.
+type printedFile struct {
+	uri, name, sha256 string
+	size              int64
+}
+
+func printed(out string) ([]printedFile, error) {
+	var files []printedFile
+	for line := range strings.Lines(out) {
+		rest, ok := strings.CutPrefix(line, "'")
+		if !ok {
+			continue
+		}
+		uri, rest, _ := strings.Cut(rest, "' ")
+		fields := strings.Fields(rest)
+		if len(fields) != 3 {
+			return nil, fmt.Errorf("apt-get printed %q", line)
+		}
+		size, err := strconv.ParseInt(fields[1], 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("apt-get printed %q: %w", line, err)
+		}
+		sum, ok := strings.CutPrefix(fields[2], "SHA256:")
+		if !ok {
+			return nil, fmt.Errorf("apt-get printed %q: the archive's list has no SHA-256 for it", line)
+		}
+		files = append(files, printedFile{uri, fields[0], sum, size})
+	}
+	return files, nil
+}
+
+// binary reads a binary package's name and version.
+func (f printedFile) binary() (lock.Input, error) {
+	parts := strings.Split(strings.TrimSuffix(f.name, ".deb"), "_")
 	if len(parts) != 3 {
 		return lock.Input{}, errors.New("the file name is not of the form NAME_VERSION_ARCHITECTURE.deb")
 	}
@@ -188,15 +227,7 @@ func input(fields []string) (lock.Input, error) {
 	if err != nil {
 		return lock.Input{}, err
 	}
-	size, err := strconv.ParseInt(fields[1], 10, 64)
-	if err != nil {
-		return lock.Input{}, err
-	}
-	sum, ok := strings.CutPrefix(fields[2], "SHA256:")
-	if !ok {
-		return lock.Input{}, errors.New("the archive's list has no SHA-256 for it")
-	}
-	return lock.Input{Name: parts[0], Version: version, Kind: lock.KindDeb, Size: size, SHA256: sum}, nil
+	return lock.Input{Name: parts[0], Version: version, Kind: lock.KindDeb, Size: f.size, SHA256: f.sha256}, nil
 }
 
 // locate tells a file's archive and its path there. One archive's base may stand

@@ -107,3 +107,30 @@ func TestResolveUnsigned(t *testing.T) {
 		t.Errorf("got %v, %v", in, err)
 	}
 }
+
+// A source is resolved to its tarballs, with the version that is nowhere in
+// their names.
+func TestResolveSource(t *testing.T) {
+	set := lock.Set{Name: "s", Kind: lock.KindSource, Suites: []string{"debian/bookworm"}, Packages: []string{"hello"}}
+	in, err := debian.Resolve(t.Context(), set, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []string
+	for _, i := range in {
+		files = append(files, i.File())
+		if i.Name != "hello" || i.Kind != lock.KindSource || !strings.HasPrefix(i.File(), "hello_"+strings.Split(i.Version, "-")[0]) {
+			t.Errorf("input %+v", i)
+		}
+	}
+	if len(in) != 2 || !strings.Contains(files[0]+files[1], ".orig.tar.") || !strings.Contains(files[0]+files[1], ".debian.tar.") {
+		t.Errorf("files %v", files)
+	}
+	if _, err := lock.New([]lock.Set{set}, in); err != nil {
+		t.Error(err)
+	}
+	set.Packages = []string{"kattest-no-such-source"}
+	if in, err := debian.Resolve(t.Context(), set, nil); in != nil || err == nil || !strings.Contains(err.Error(), "kattest-no-such-source") {
+		t.Errorf("got %v, %v", in, err)
+	}
+}

@@ -64,6 +64,13 @@ func (s Set) check() error {
 		if len(s.Suites) == 0 {
 			return errors.New("suites: none named")
 		}
+	case KindSource:
+		if s.Closure {
+			return errors.New("closure: what a source needs to be built is a set of its own")
+		}
+		if len(s.Suites) == 0 {
+			return errors.New("suites: none named")
+		}
 	case KindGo:
 		packages = goRE()
 		if s.Closure || len(s.Suites) > 0 {

@@ -31,8 +31,9 @@ const maxFile = 16 << 20
 
 // Kinds of input.
 const (
-	KindDeb = "deb" // a Debian package, binary or of source code
-	KindGo  = "go"  // the zip file of a Go module
+	KindDeb    = "deb"    // a Debian package, binary or of source code
+	KindGo     = "go"     // the zip file of a Go module
+	KindSource = "source" // a tarball of a Debian source package
 )
 
 // Archives are named by what they hold. Which host serves them is the machine's
@@ -45,8 +46,9 @@ const (
 
 // archives lists the archives that hold inputs of a kind.
 var archives = map[string][]string{
-	KindDeb: {ArchiveDebian, ArchiveSecurity},
-	KindGo:  {ArchiveGo},
+	KindDeb:    {ArchiveDebian, ArchiveSecurity},
+	KindGo:     {ArchiveGo},
+	KindSource: {ArchiveDebian, ArchiveSecurity},
 }
 
 // Lock is a lock file.
@@ -62,12 +64,13 @@ type Lock struct {
 type Set struct {
 	Name string `json:"name"`
 	Kind string `json:"kind"`
-	// Suites says where Debian packages are looked for, as ARCHIVE/SUITE;
-	// the newest version in any of them is taken. Empty for other kinds.
+	// Suites says where Debian packages and sources are looked for, as
+	// ARCHIVE/SUITE; the newest version in any of them is taken. Empty for Go.
 	Suites []string `json:"suites,omitempty"`
 	// Closure says whether the packages that these depend on belong to the set.
 	Closure bool `json:"closure,omitempty"`
-	// Packages are names of Debian packages, or of Go modules as PATH@VERSION.
+	// Packages are names of Debian packages, of Debian's source packages, or of
+	// Go modules as PATH@VERSION.
 	Packages []string `json:"packages"`
 }
 

@@ -18,6 +18,7 @@ const zeros = "0000000000000000000000000000000000000000000000000000000000000000"
 var sets = []lock.Set{
 	{Name: "tools", Kind: lock.KindDeb, Suites: []string{"debian/bookworm"}, Closure: true, Packages: []string{"make", "g++"}},
 	{Name: "go", Kind: lock.KindGo, Packages: []string{"example.com/m@v1.2.3"}},
+	{Name: "source", Kind: lock.KindSource, Suites: []string{"debian/trixie"}, Packages: []string{"edk2"}},
 	{Name: "base", Kind: lock.KindDeb, Suites: []string{"debian-security/bookworm-security"}, Packages: []string{"libc6"}},
 }
 
@@ -27,6 +28,8 @@ func inputs() []lock.Input {
 		{Name: "libc6", Version: "2:2.36+dfsg~1", Kind: "deb", Archive: "debian", Path: "pool/l/libc6_2.36+dfsg~1_amd64.deb", Sets: []string{"tools"}, Size: 2, SHA256: zeros},
 		{Name: "libc6", Version: "2:2.36+dfsg~1", Kind: "deb", Archive: "debian", Path: "pool/l/libc6_2.36+dfsg~1_amd64.deb", Sets: []string{"base"}, Size: 2, SHA256: zeros},
 		{Name: "example.com/m", Version: "v1.2.3", Kind: "go", Archive: "go", Path: "example.com/m/@v/v1.2.3.zip", Sets: []string{"go"}, Size: 1, SHA256: zeros},
+		{Name: "edk2", Version: "2025.02-8", Kind: "source", Archive: "debian", Path: "pool/e/edk2_2025.02.orig.tar.xz", Sets: []string{"source"}, Size: 5, SHA256: zeros[:63] + "2"},
+		{Name: "edk2", Version: "2025.02-8", Kind: "source", Archive: "debian", Path: "pool/e/edk2_2025.02-8.debian.tar.xz", Sets: []string{"source"}, Size: 4, SHA256: zeros[:63] + "3"},
 	}
 }
 
@@ -45,15 +48,15 @@ func TestNew(t *testing.T) {
 	for _, s := range l.Sets {
 		names = append(names, s.Name)
 	}
-	if diff := cmp.Diff([]string{"base", "go", "tools"}, names); diff != "" {
+	if diff := cmp.Diff([]string{"base", "go", "source", "tools"}, names); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]string{"g++", "make"}, l.Sets[2].Packages); diff != "" {
+	if diff := cmp.Diff([]string{"g++", "make"}, l.Sets[3].Packages); diff != "" {
 		t.Error(diff)
 	}
-	// libc6 stands once, in both of its sets.
-	if len(l.Inputs) != 3 {
-		t.Fatalf("%d inputs, want 3", len(l.Inputs))
+	// libc6 stands once, in both of its sets; the two tarballs of a source each do.
+	if len(l.Inputs) != 5 {
+		t.Fatalf("%d inputs, want 5", len(l.Inputs))
 	}
 	if diff := cmp.Diff([]string{"base", "tools"}, l.Inputs[0].Sets); diff != "" {
 		t.Error(diff)
@@ -105,8 +108,10 @@ func TestParseRefuses(t *testing.T) {
 		{"set twice", `"name": "base"`, `"name": "go"`, `sets[1].name: "go" stands twice`},
 		{"set order", `"name": "go",`, `"name": "aa",`, "sets: not sorted"},
 		{"kind of set", `"kind": "deb",` + "\n      \"suites\"", `"kind": "rpm",` + "\n      \"suites\"", `kind: "rpm" is not known`},
-		{"archive of suite", "debian/bookworm", "ubuntu/noble", "sets[2].suites[0]"},
-		{"option as package", `"g++"`, `"--x"`, "sets[2].packages[0]"},
+		{"archive of suite", "debian/bookworm", "ubuntu/noble", "sets[3].suites[0]"},
+		{"option as package", `"g++"`, `"--x"`, "sets[3].packages[0]"},
+		{"closure of a source", "\"debian/trixie\"\n      ],", "\"debian/trixie\"\n      ],\n      \"closure\": true,", "sets[2].closure: what a source"},
+		{"source of no suite", "\n      \"suites\": [\n        \"debian/trixie\"\n      ],", "", "sets[2].suites: none named"},
 		{"path outside", "pool/l/", "../../", "inputs[0].path"},
 		{"absolute path", "pool/l/", "/pool/", "inputs[0].path"},
 		{"unclean path", "pool/l/", "pool//l/", "inputs[0].path"},
@@ -158,7 +163,7 @@ func TestLoadRequests(t *testing.T) {
 // The lock files of this repository, which builds read.
 func TestShipped(t *testing.T) {
 	for file, names := range map[string][]string{
-		"../lock.json":                     {"build-root", "firmware", "go", "kernel-source"},
+		"../lock.json":                     {"build-root", "firmware", "firmware-root", "go", "kernel-source"},
 		"../../examples/mariadb/lock.json": {"mariadb"},
 	} {
 		l, err := lock.Load(file)
