@@ -18,6 +18,7 @@ import (
 
 	"github.com/kraudcloud/kattest/measure/stack"
 	"github.com/kraudcloud/kattest/reproducible/fetch"
+	"github.com/kraudcloud/kattest/reproducible/firmware"
 	"github.com/kraudcloud/kattest/reproducible/initrd"
 	"github.com/kraudcloud/kattest/reproducible/lock"
 )
@@ -236,13 +237,18 @@ func TestUnpackToolchain(t *testing.T) {
 
 // An input that is nowhere ends the build, named, before anything is written.
 func TestBuildNamesWhatIsNowhere(t *testing.T) {
-	in := lock.Input{
-		Name: firmwarePackage, Version: "1", Kind: lock.KindDeb, Archive: lock.ArchiveDebian, Path: "pool/o/ovmf.deb",
-		Sets: []string{"firmware"}, Size: 10, SHA256: strings.Repeat("ab", 32),
+	source := lock.Input{
+		Name: firmware.Source, Version: "1", Kind: lock.KindSource, Archive: lock.ArchiveDebian, Path: "pool/e/edk2.orig.tar.xz",
+		Sets: []string{firmwareSet}, Size: 10, SHA256: strings.Repeat("ab", 32),
 	}
-	l, err := lock.New([]lock.Set{{
-		Name: "firmware", Kind: lock.KindDeb, Suites: []string{"debian/sid"}, Packages: []string{firmwarePackage},
-	}}, []lock.Input{in})
+	tool := lock.Input{
+		Name: "make", Version: "1", Kind: lock.KindDeb, Archive: lock.ArchiveDebian, Path: "pool/m/make.deb",
+		Sets: []string{firmwareRootSet}, Size: 10, SHA256: strings.Repeat("cd", 32),
+	}
+	l, err := lock.New([]lock.Set{
+		{Name: firmwareSet, Kind: lock.KindSource, Suites: []string{"debian/sid"}, Packages: []string{firmware.Source}},
+		{Name: firmwareRootSet, Kind: lock.KindDeb, Suites: []string{"debian/sid"}, Packages: []string{"make"}},
+	}, []lock.Input{source, tool})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +268,8 @@ func TestBuildNamesWhatIsNowhere(t *testing.T) {
 	}
 	_, _, err = b.cache.get(context.Background(), a)
 	missing, ok := errors.AsType[*fetch.UnavailableError](err)
-	if !ok || len(missing.Missing) != 1 || missing.Missing[0].Input.Name != firmwarePackage {
+	// The clean root comes first.
+	if !ok || len(missing.Missing) != 1 || missing.Missing[0].Input.Name != "make" {
 		t.Errorf("error %v", err)
 	}
 	if _, err := b.kernel(); !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), "0 inputs of kind deb are named linux-source-6.12, want one") {

@@ -17,7 +17,6 @@ import (
 	"runtime"
 
 	"github.com/kraudcloud/kattest/measure/stack"
-	"github.com/kraudcloud/kattest/reproducible/debian"
 	"github.com/kraudcloud/kattest/reproducible/fetch"
 	"github.com/kraudcloud/kattest/reproducible/initrd"
 	"github.com/kraudcloud/kattest/reproducible/lock"
@@ -25,13 +24,6 @@ import (
 
 // Cmdline is the kernel command line of every stack.
 const Cmdline = "console=ttyS0 quiet panic=-1 lockdown=integrity random.trust_bootloader=off"
-
-// The firmware: the AmdSev platform of edk2, which checks the hashes of kernel,
-// initrd and command line.
-const (
-	firmwarePackage = "ovmf-amdsev"
-	firmwareFile    = "usr/share/ovmf/OVMF.amdsev.fd"
-)
 
 // ErrUsage says that what the caller named cannot be built from or into: a lock
 // file that is none or lacks an input, or a folder that holds something else.
@@ -95,7 +87,7 @@ func (b *builder) build(ctx context.Context) (built, error) {
 	}
 	s := stack.Stack{MediaType: stack.MediaType, Lock: b.lock.Digest(), Cmdline: Cmdline}
 	files := map[string]string{}
-	// The kernel is last: the others take seconds, and their errors should too.
+	// The kernel is last: the others take less time, and their errors should too.
 	for _, recipe := range []func() (artefact, error){
 		b.firmware, b.agent, func() (artefact, error) { return b.initrd(files[stack.Agent]) }, b.kernel,
 	} {
@@ -172,35 +164,6 @@ func (b *builder) input(kind, name string) (lock.Input, error) {
 		return lock.Input{}, fmt.Errorf("%w lock file: %s: %d inputs of kind %s are named %s, want one", ErrUsage, b.Lock, len(found), kind, name)
 	}
 	return found[0], nil
-}
-
-func (b *builder) firmware() (artefact, error) {
-	in, err := b.input(lock.KindDeb, firmwarePackage)
-	if err != nil {
-		return artefact{}, err
-	}
-	return artefact{
-		name:   stack.Firmware,
-		source: fmt.Sprintf("%s of %s %s", firmwareFile, in.Name, in.Version),
-		key:    firmwareKey(in),
-		make: func(ctx context.Context, work, out string) ([]stack.Stage, error) {
-			deb, err := b.fetch.Get(ctx, in)
-			if err != nil {
-				return nil, err
-			}
-			if err := debian.Extract(ctx, []string{deb}, work); err != nil {
-				return nil, err
-			}
-			return nil, os.Rename(filepath.Join(work, firmwareFile), out)
-		},
-	}, nil
-}
-
-func firmwareKey(in lock.Input) key {
-	k := newKey("firmware 1")
-	k.inputs("package", []lock.Input{in})
-	k.add("file", []byte(firmwareFile))
-	return k
 }
 
 func (b *builder) initrd(agent string) (artefact, error) {

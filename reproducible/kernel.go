@@ -53,10 +53,7 @@ func kernelKey(source lock.Input, root []lock.Input) key {
 }
 
 func (b *builder) makeKernel(ctx context.Context, k key, source lock.Input, root []lock.Input, work, out string) (stages []stack.Stage, err error) {
-	if err := os.MkdirAll(filepath.Join(b.cache.dir, "log"), 0o755); err != nil {
-		return nil, err
-	}
-	log, err := b.progress.open(stack.Kernel, filepath.Join(b.cache.dir, "log", "kernel-"+k.String()[:12]+".log"))
+	log, err := b.openLog(stack.Kernel, "kernel", k)
 	if err != nil {
 		return nil, err
 	}
@@ -157,6 +154,15 @@ func (b *builder) makeRoot(ctx context.Context, packages []lock.Input, root stri
 		}
 	}
 	return nil
+}
+
+// openLog opens the log of an artefact's recipe.
+func (b *builder) openLog(artefact, recipe string, k key) (*buildLog, error) {
+	dir := filepath.Join(b.cache.dir, "log")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	return b.progress.open(artefact, filepath.Join(dir, recipe+"-"+k.String()[:12]+".log"))
 }
 
 // copyFile copies a file with mode 0644.

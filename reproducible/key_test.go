@@ -4,6 +4,7 @@ import (
 	"maps"
 	"testing"
 
+	"github.com/kraudcloud/kattest/reproducible/firmware"
 	"github.com/kraudcloud/kattest/reproducible/lock"
 )
 
@@ -41,13 +42,22 @@ func TestKeysChangeWithEachInput(t *testing.T) {
 	changed := lock.Input{Name: "one", SHA256: "12"}
 	renamed := lock.Input{Name: "uno", SHA256: "11"}
 	files := map[string][]byte{"go.mod": []byte("module m"), "cmd/main.go": []byte("package main")}
+	patch := firmware.Patch{Name: "a.patch", Data: []byte("change")}
 	with := func(name, data string) map[string][]byte {
 		more := maps.Clone(files)
 		more[name] = []byte(data)
 		return more
 	}
 	for what, keys := range map[string][]key{
-		"firmware": {firmwareKey(one), firmwareKey(changed), firmwareKey(renamed)},
+		"firmware": {
+			firmwareKey(firmwareRecipe{tarballs: []lock.Input{one, two}, patches: []firmware.Patch{patch}}),
+			firmwareKey(firmwareRecipe{tarballs: []lock.Input{changed, two}, patches: []firmware.Patch{patch}}),
+			firmwareKey(firmwareRecipe{tarballs: []lock.Input{renamed, two}, patches: []firmware.Patch{patch}}),
+			firmwareKey(firmwareRecipe{tarballs: []lock.Input{one}, root: []lock.Input{two}, patches: []firmware.Patch{patch}}),
+			firmwareKey(firmwareRecipe{tarballs: []lock.Input{one, two}}),
+			firmwareKey(firmwareRecipe{tarballs: []lock.Input{one, two}, patches: []firmware.Patch{{Name: "a.patch", Data: []byte("other")}}}),
+			firmwareKey(firmwareRecipe{tarballs: []lock.Input{one, two}, patches: []firmware.Patch{{Name: "b.patch", Data: []byte("change")}}}),
+		},
 		"kernel": {
 			kernelKey(one, []lock.Input{two}),
 			kernelKey(changed, []lock.Input{two}),

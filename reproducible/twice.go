@@ -88,5 +88,9 @@ func (b *builder) run(ctx context.Context, c sandbox.Command) error {
 	if b.vary == "" {
 		return c.Run(ctx)
 	}
-	return vary.Run(ctx, c, b.vary)
+	dir := b.vary
+	if c.Root != "" {
+		dir = filepath.Dir(c.Root) // each root's own: what is loaded must fit its C library
+	}
+	return vary.Run(ctx, c, dir)
 }

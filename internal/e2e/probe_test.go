@@ -1,11 +1,14 @@
 package e2e
 
 import (
+	"crypto/sha256"
 	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 
+	known "github.com/kraudcloud/kattest/launcher/probe"
+	"github.com/kraudcloud/kattest/measure"
 	"github.com/kraudcloud/kattest/reproducible/debian"
 	"github.com/kraudcloud/kattest/reproducible/fetch"
 	"github.com/kraudcloud/kattest/reproducible/lock"
@@ -27,11 +30,19 @@ func probe(t *testing.T, cache string, args ...string) result {
 	return run(t, cmd)
 }
 
-// The boot stack's firmware boots what its table names, and nothing else.
+// The boot stack's firmware boots what its table names, and nothing else. It is the
+// known one: who builds it elsewhere gets the same bytes.
 func TestProbe(t *testing.T) {
+	image, err := os.ReadFile(filepath.Join(s.stack, "OVMF.fd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := measure.Hash(sha256.Sum256(image)).String(); got != known.BootStack {
+		t.Errorf("the firmware is %s, and the known one %s: what it is made from has changed, or the machine it was made on matters", got, known.BootStack)
+	}
 	cache := t.TempDir()
 	probe(t, cache, "--probe", filepath.Join(s.stack, "OVMF.fd")).want(t, 0,
-		"right hashes", "kernel hashes are enforced: it boots what its table names, and refused 4 boots of something else")
+		"right hashes", "kernel hashes are enforced: it boots what its table names, and refused 6 boots of something else")
 	kept, err := filepath.Glob(filepath.Join(cache, "kattest", "firmware", "*.json"))
 	if err != nil || len(kept) != 1 {
 		t.Errorf("kept: %v, %v", kept, err)
@@ -57,7 +68,7 @@ func TestProbeOfGenericFirmware(t *testing.T) {
 		t.Fatal(err)
 	}
 	image := filepath.Join(root, "usr/share/ovmf/OVMF.fd")
-	probe(t, t.TempDir(), "--probe", image).want(t, 5, "KERNEL HASHES ARE NOT ENFORCED", "it boots with another kernel, another initrd, another command line, no hash table")
+	probe(t, t.TempDir(), "--probe", image).want(t, 5, "KERNEL HASHES ARE NOT ENFORCED", "it boots with another kernel, another initrd, another command line, no hash table, a shim, an option ROM")
 
 	// Such a firmware makes a digest, with a warning, and no release.
 	kernel := filepath.Join(s.stack, "vmlinuz")

@@ -128,6 +128,8 @@ const (
 	kernelFile   = "kernel.efi"
 	initrdFile   = "initrd"
 	tableFile    = "hashes.bin"
+	shimFile     = "shim.efi"
+	romFile      = "option.rom"
 )
 
 // boot boots once, in a folder of its own.
@@ -143,7 +145,7 @@ func (b booter) boot(ctx context.Context, s scenario, p patience) (_ Boot, err e
 	}
 	var complaint tail
 	console := newConsole(line)
-	qemu := exec.Command(launcher.QEMU, b.args(s.table != nil)...)
+	qemu := exec.Command(launcher.QEMU, b.args(s)...)
 	qemu.Dir, qemu.Stdout, qemu.Stderr = dir, console, &complaint
 	qemu.WaitDelay = time.Second // its output ends with it
 	// Pdeathsig is of the thread that starts the process: this one, to the end.
@@ -182,13 +184,19 @@ func (b booter) boot(ctx context.Context, s scenario, p patience) (_ Boot, err e
 // write makes the files of a boot. The firmware is written from the bytes that
 // are judged.
 func (b booter) write(dir, line string, s scenario) error {
-	kernel, initrd := payload("\r\n"+line+"\r\n"), make([]byte, initrdSize)
+	says := payload("\r\n" + line + "\r\n")
+	kernel, initrd := says, make([]byte, initrdSize)
+	if s.program != noProgram {
+		kernel = payload("\r\n")
+	}
 	copy(initrd, line)
 	hashes, err := measure.HashKernel(bytes.NewReader(kernel), bytes.NewReader(initrd), cmdline)
 	if err != nil {
 		return err
 	}
-	files := map[string][]byte{firmwareFile: b.image, kernelFile: kernel, initrdFile: initrd}
+	files := map[string][]byte{
+		firmwareFile: b.image, kernelFile: kernel, initrdFile: initrd, shimFile: says, romFile: romOf(says),
+	}
 	if s.table != nil {
 		s.table(&hashes)
 		table := hashes.Table()
@@ -204,7 +212,7 @@ func (b booter) write(dir, line string, s scenario) error {
 
 // args is the launcher's machine, with nothing but what the firmware needs to
 // boot a kernel: what it does may not depend on a disk or a network.
-func (b booter) args(table bool) []string {
+func (b booter) args(s scenario) []string {
 	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot",
 		"-display", "none",
@@ -219,7 +227,13 @@ func (b booter) args(table bool) []string {
 		"-append", cmdline,
 		"-serial", "stdio",
 	}
-	if table {
+	switch s.program {
+	case shim: // as QEMU 10 names it for -shim, which older ones lack
+		args = append(args, "-fw_cfg", "name=etc/boot/shim,file="+shimFile)
+	case optionROM:
+		args = append(args, "-device", "virtio-rng-pci,romfile="+romFile)
+	}
+	if s.table != nil {
 		args = append(args, "-device", fmt.Sprintf("loader,file=%s,addr=%#x,force-raw=on", tableFile, b.table))
 	}
 	return args

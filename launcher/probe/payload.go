@@ -137,3 +137,48 @@ func code() []byte {
 		0xeb, 0xfd, // 1f jmp 1e
 	}
 }
+
+// Sizes of an option ROM and its parts, in bytes. edk2 takes one of 2 KiB for none.
+const (
+	romHeader = 0x40
+	romUnit   = 512
+	romSize   = 8192
+)
+
+// romOf makes a PCI option ROM of an EFI program (PCI Firmware Specification 3.0,
+// section 5.1; UEFI Specification 2.10, section 14.4.2).
+//
+//	offset  size  field
+//	0x00    2     0x55, 0xaa
+//	0x02    2     size, in units of 512 bytes: 16
+//	0x04    4     0x0ef1: an EFI program
+//	0x08    2     subsystem, 11: a driver of boot services
+//	0x0a    2     machine, 0x8664
+//	0x0c    2     compression, 0: none
+//	0x16    2     offset of the program, 0x40
+//	0x18    2     offset of the PCI data structure, 0x1c
+//	0x1c    4     "PCIR"
+//	0x20    4     vendor and device
+//	0x26    2     length of this structure, 0x18
+//	0x2c    2     size, in units of 512 bytes: 16
+//	0x30    1     code type, 3: EFI
+//	0x31    1     indicator, 0x80: the last image
+//	0x40    …     program
+func romOf(program []byte) []byte {
+	b := make([]byte, romSize)
+	le := binary.LittleEndian
+	b[0], b[1] = 0x55, 0xaa
+	le.PutUint16(b[0x02:], romSize/romUnit)
+	le.PutUint32(b[0x04:], 0x0ef1)
+	le.PutUint16(b[0x08:], 11)
+	le.PutUint16(b[0x0a:], 0x8664)
+	le.PutUint16(b[0x16:], romHeader)
+	le.PutUint16(b[0x18:], 0x1c)
+	copy(b[0x1c:], "PCIR")
+	le.PutUint32(b[0x20:], 0x1044_1af4) // virtio-rng
+	le.PutUint16(b[0x26:], 0x18)
+	le.PutUint16(b[0x2c:], romSize/romUnit)
+	b[0x30], b[0x31] = 3, 0x80
+	copy(b[romHeader:], program)
+	return b
+}

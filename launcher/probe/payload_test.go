@@ -69,3 +69,17 @@ func TestQEMUChangesNothing(t *testing.T) {
 		t.Errorf("setup part of %d bytes, want %d", setup, headersSize)
 	}
 }
+
+// An option ROM has the program where its header says.
+func TestROMHoldsTheProgram(t *testing.T) {
+	program := payload("hello")
+	b := romOf(program)
+	le := binary.LittleEndian
+	at, pcir := le.Uint16(b[0x16:]), le.Uint16(b[0x18:])
+	if !bytes.HasPrefix(b[at:], program) || string(b[pcir:pcir+4]) != "PCIR" || pcir%4 != 0 {
+		t.Errorf("program at %#x, PCIR at %#x", at, pcir)
+	}
+	if size := int(le.Uint16(b[2:])) * romUnit; size != len(b) || int(le.Uint16(b[pcir+0x10:]))*romUnit != size || len(b)&(len(b)-1) != 0 {
+		t.Errorf("%d bytes, the header says %d", len(b), size)
+	}
+}

@@ -119,7 +119,19 @@ var ErrNoPlace = errors.New("the firmware has no place for kernel hashes")
 type scenario struct {
 	name  string
 	table func(*measure.KernelHashes) // makes it name something else; nil: there is no table
+	// program is another program that the host offers, of which no hash is in any
+	// table; the kernel is the right one, and says nothing.
+	program program
 }
+
+// program is a way by which a host offers a program to the firmware.
+type program int
+
+const (
+	noProgram program = iota
+	shim              // QEMU's -shim: to be started in the kernel's place
+	optionROM         // of a PCI device: to be started while the bus is enumerated
+)
 
 // right is the boot that every firmware must let through.
 const right = "right hashes"
@@ -128,17 +140,20 @@ const right = "right hashes"
 func wrong() []scenario {
 	other := measure.Hash(sha256.Sum256([]byte("kattest: something else")))
 	return []scenario{
-		{"another kernel", func(h *measure.KernelHashes) { h.Kernel = other }},
-		{"another initrd", func(h *measure.KernelHashes) { h.Initrd = other }},
-		{"another command line", func(h *measure.KernelHashes) { h.Cmdline = other }},
-		{"no hash table", nil},
+		{name: "another kernel", table: func(h *measure.KernelHashes) { h.Kernel = other }},
+		{name: "another initrd", table: func(h *measure.KernelHashes) { h.Initrd = other }},
+		{name: "another command line", table: func(h *measure.KernelHashes) { h.Cmdline = other }},
+		{name: "no hash table"},
+		{name: "a shim", table: func(*measure.KernelHashes) {}, program: shim},
+		{name: "an option ROM", table: func(*measure.KernelHashes) {}, program: optionROM},
 	}
 }
 
 // atOnce is how many guests run at a time.
 const atOnce = 2
 
-// Run boots the image once with the right hashes, then once for each wrong one.
+// Run boots the image once with the right hashes, then once for each wrong one,
+// and for each way by which a host offers a program that no hash covers.
 // An error means that nothing was learnt about the firmware.
 func Run(ctx context.Context, image []byte, o Options) (Result, error) {
 	result, err := run(ctx, image, o)
@@ -175,7 +190,7 @@ func run(ctx context.Context, image []byte, o Options) (Result, error) {
 	if progress == nil {
 		progress = func(Boot) {}
 	}
-	first, err := b.boot(ctx, scenario{right, func(*measure.KernelHashes) {}}, firstPatience)
+	first, err := b.boot(ctx, scenario{name: right, table: func(*measure.KernelHashes) {}}, firstPatience)
 	if err != nil {
 		return Result{}, fmt.Errorf("%s: %w", right, err)
 	}

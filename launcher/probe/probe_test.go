@@ -32,14 +32,16 @@ func TestJudge(t *testing.T) {
 		want   Verdict
 		reason string
 	}{
-		{"all as they should", boots(Ran, Spent, Idle, Spent, Spent), Enforced, "refused 4 boots"},
+		{"all as they should", boots(Ran, Spent, Idle, Spent, Spent, Idle, Spent), Enforced, "refused 6 boots"},
 		{"nothing boots", boots(Idle), Inconclusive, "does not boot what its table names"},
-		{"all boot", boots(Ran, Ran, Ran, Ran, Ran), NotEnforced, "another kernel, another initrd, another command line, no hash table"},
+		{"all boot", boots(Ran, Ran, Ran, Ran, Ran, Ran, Ran), NotEnforced, "another kernel, another initrd, another command line, no hash table, a shim, an option ROM"},
+		{"a shim boots", boots(Ran, Spent, Spent, Spent, Spent, Ran, Spent), NotEnforced, "it boots with a shim"},
 		{"one boots", boots(Ran, Spent, Ran, Spent, Spent), NotEnforced, "it boots with another initrd"},
 		{"one boots, one is not clear", boots(Ran, TimeOut, Ran, Spent, Spent), NotEnforced, "it boots with another initrd"},
-		{"one is not clear", boots(Ran, Spent, Spent, TimeOut, Spent), Inconclusive, "another command line (time-out)"},
-		{"too few", boots(Ran, Spent, Spent), Inconclusive, "2 boots of something else, want 4"},
+		{"one is not clear", boots(Ran, Spent, Spent, TimeOut, Spent, Spent, Spent), Inconclusive, "another command line (time-out)"},
+		{"too few", boots(Ran, Spent, Spent), Inconclusive, "2 boots of something else, want 6"},
 		{"only the first", boots(Ran), Inconclusive, "0 boots"},
+		{"as probes were before", boots(Ran, Spent, Idle, Spent, Spent), Inconclusive, "4 boots of something else, want 6"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, reason := judge(tt.boots)
@@ -143,7 +145,7 @@ func TestConsole(t *testing.T) {
 func TestRecord(t *testing.T) {
 	folder := t.TempDir()
 	r := Result{
-		MediaType: MediaType, Firmware: measure.Hash{1}, Verdict: Enforced, Reason: "why", Boots: boots(Ran, Spent, Spent, Spent, Idle),
+		MediaType: MediaType, Firmware: measure.Hash{1}, Verdict: Enforced, Reason: "why", Boots: boots(Ran, Spent, Spent, Spent, Idle, Spent, Idle),
 		QEMU: "10.0.2", Accel: "tcg", Time: time.Unix(1e9, 0).UTC(),
 	}
 	if v, _, err := Enforcement(folder, r.Firmware); v != Unknown || err != nil {
@@ -168,7 +170,7 @@ func TestRecord(t *testing.T) {
 }
 
 func TestRecordRefuses(t *testing.T) {
-	good := Result{MediaType: MediaType, Firmware: measure.Hash{1}, Verdict: Enforced, Boots: boots(Ran, Spent, Spent, Spent, Spent)}
+	good := Result{MediaType: MediaType, Firmware: measure.Hash{1}, Verdict: Enforced, Boots: boots(Ran, Spent, Spent, Spent, Spent, Spent, Spent)}
 	for _, tt := range []struct {
 		name   string
 		change func(*Result)

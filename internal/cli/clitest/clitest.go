@@ -110,7 +110,7 @@ func Probed(env *testscript.Env, enforced bool) error {
 	if enforced {
 		r.Verdict, wrong.Booted, wrong.Ended = probe.Enforced, false, probe.Spent
 	}
-	for range 4 {
+	for range 6 {
 		r.Boots = append(r.Boots, wrong)
 	}
 	return r.Save(filepath.Join(cache, "kattest", "firmware"))

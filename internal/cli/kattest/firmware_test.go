@@ -60,11 +60,12 @@ func writeFirmwares(dir string) error {
 }
 
 // writeQEMUs makes two programs that stand for QEMU: one in which every kernel
-// runs, as in one with a firmware that compares nothing, and one that ends.
+// and every shim runs, as in one with a firmware that compares nothing, and one
+// that ends.
 func writeQEMUs(dir string) error {
 	var errs []error
 	for name, script := range map[string]string{
-		"boots": `grep -ao 'kattest-[A-Z2-7]*' kernel.efi && exec sleep 60`,
+		"boots": `grep -ao 'kattest-[A-Z2-7]*' shim.efi && exec sleep 60`,
 		"ends":  `echo 'qemu-system-x86_64: no such thing' >&2; exit 1`,
 	} {
 		folder := filepath.Join(dir, "bin", name)
