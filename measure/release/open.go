@@ -3,6 +3,7 @@ package release
 import (
 	"bytes"
 	"crypto"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,6 +12,8 @@ import (
 	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
 	"github.com/sigstore/sigstore/pkg/signature"
 	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/kraudcloud/kattest/measure"
 )
 
 // MaxBundle is the largest bundle that is read, in bytes.
@@ -80,6 +83,37 @@ func HasCertificate(data []byte) (bool, error) {
 		return false, fmt.Errorf("bundle: %w", err)
 	}
 	return b.GetVerificationMaterial().GetPublicKey() == nil, nil
+}
+
+// Claim is what a bundle's statement says of itself. Nothing vouches for it.
+type Claim struct {
+	PredicateType string
+	Subjects      map[string]measure.Hash // SHA-256, by name
+	Statement     []byte
+}
+
+// Claims reads what a bundle says, and checks form alone.
+func Claims(data []byte) (Claim, error) {
+	b, err := parseBundle(data)
+	if err != nil {
+		return Claim{}, fmt.Errorf("bundle: %w", err)
+	}
+	c := Claim{Subjects: map[string]measure.Hash{}, Statement: b.GetDsseEnvelope().GetPayload()}
+	var s struct {
+		Subject       []subject `json:"subject"`
+		PredicateType string    `json:"predicateType"`
+	}
+	if err := json.Unmarshal(c.Statement, &s); err != nil {
+		return Claim{}, fmt.Errorf("bundle: statement: %w", err)
+	}
+	if s.PredicateType == "" || len(s.Subject) == 0 {
+		return Claim{}, errors.New("bundle: statement: no predicateType, or no subject")
+	}
+	c.PredicateType = s.PredicateType
+	for _, one := range s.Subject {
+		c.Subjects[one.Name] = one.Digest.SHA256
+	}
+	return c, nil
 }
 
 // mediaTypes are those of the bundles that are read.

@@ -172,15 +172,17 @@ func (f *explainFlags) addReleases(ctx context.Context, space *explain.Space) er
 		return err
 	}
 	for _, file := range f.releases {
-		r, err := t.release(ctx, file)
+		all, err := t.releases(ctx, file)
 		if err != nil {
 			return err
 		}
-		src, err := releaseSource(file, r.Release)
-		if err != nil {
-			return cli.Usage(fmt.Errorf("%s: %w", file, err), "")
+		for _, r := range all {
+			src, err := releaseSource(r.file, r.Release)
+			if err != nil {
+				return cli.Usage(fmt.Errorf("%s: %w", r.file, err), "")
+			}
+			space.Sources = append(space.Sources, src)
 		}
-		space.Sources = append(space.Sources, src)
 	}
 	return nil
 }

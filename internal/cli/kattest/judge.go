@@ -16,6 +16,7 @@ import (
 	"github.com/kraudcloud/kattest/guest/pod"
 	"github.com/kraudcloud/kattest/internal/cli"
 	"github.com/kraudcloud/kattest/measure"
+	"github.com/kraudcloud/kattest/measure/release/registry"
 	"github.com/kraudcloud/kattest/verifier"
 )
 
@@ -99,6 +100,9 @@ func (f *judgeFlags) check(flags *pflag.FlagSet, fresh bool) error {
 	}
 	if err := f.collateral.check(); err != nil {
 		return cli.Usage(err, "")
+	}
+	if f.collateral.offline && slices.ContainsFunc(f.releases.files, registry.Is) {
+		return cli.Usage(errors.New("--offline: a release stands in a registry"), "fetch its bundle before, and name the file")
 	}
 	if f.vmpl > 3 {
 		return cli.Usage(fmt.Errorf("--vmpl: %d is not 0 to 3", f.vmpl), "")

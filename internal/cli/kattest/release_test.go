@@ -5,12 +5,17 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"io"
+	"log"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/kraudcloud/kattest/internal/cli/clitest"
@@ -19,7 +24,8 @@ import (
 )
 
 // Scripts find what those of verify do, the KMS plugin of those of idblock, and
-// root.json and stranger.json, the trusted roots of two sigstores. They may use:
+// root.json and stranger.json, the trusted roots of two sigstores. $REGISTRY is the
+// address of an empty registry, and $NOWHERE one at which nobody listens. They may use:
 //
 //	keyless BUNDLE OUT SUBJECT ISSUER [no-log|no-sct|no-time|expired]
 //	                        sign a bundle's statement anew, by an identity of the first sigstore
@@ -39,6 +45,10 @@ func TestReleaseScripts(t *testing.T) {
 		UpdateScripts: os.Getenv("UPDATE") != "",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", plugins+string(os.PathListSeparator)+env.Getenv("PATH"))
+			server := httptest.NewServer(registry.New(registry.WithReferrersSupport(true), registry.Logger(log.New(io.Discard, "", 0))))
+			env.Defer(server.Close)
+			env.Setenv("REGISTRY", strings.TrimPrefix(server.URL, "http://"))
+			env.Setenv("NOWHERE", "127.0.0.1:1")
 			env.Setenv("SOON", time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
 			env.Setenv("LATER", time.Now().Add(2*time.Hour).UTC().Format(time.RFC3339))
 			return errors.Join(makeAnswer(env, psp),

@@ -24,7 +24,7 @@ type releaseFlags struct {
 
 func (f *releaseFlags) register(flags *pflag.FlagSet) {
 	f.trustFlags.register(flags)
-	flags.StringArrayVar(&f.files, "release", nil, "release bundle whose launches to accept; may be given more than once")
+	flags.StringArrayVar(&f.files, "release", nil, "release whose launches to accept: a bundle, or oci://HOST/REPOSITORY:TAG; may be given more than once")
 	flags.IntVar(&f.vcpus, "vcpus", 0, "number of vCPUs that the release's launch must have (default any)")
 }
 
@@ -49,11 +49,11 @@ func (f *releaseFlags) read(ctx context.Context, p *verifier.Policy, stderr io.W
 	}
 	f.releases = nil
 	for _, file := range f.files {
-		r, err := t.release(ctx, file)
+		all, err := t.releases(ctx, file)
 		if err != nil {
 			return err
 		}
-		f.releases = append(f.releases, r)
+		f.releases = append(f.releases, all...)
 	}
 	current := f.current()
 	var claims []release.Enforcement // warned of

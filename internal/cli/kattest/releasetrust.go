@@ -1,11 +1,13 @@
 package kattest
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/kraudcloud/kattest/internal/cli"
 	"github.com/kraudcloud/kattest/measure"
 	"github.com/kraudcloud/kattest/measure/release"
+	"github.com/kraudcloud/kattest/measure/release/registry"
 )
 
 // trustFlags say whose releases are believed, and which of theirs no longer are.
@@ -25,6 +28,8 @@ type trustFlags struct {
 	minSerial   uint64
 	revocations []string
 	revoked     []string
+
+	registry registry.Client
 }
 
 func (f *trustFlags) register(flags *pflag.FlagSet) {
@@ -37,6 +42,11 @@ func (f *trustFlags) register(flags *pflag.FlagSet) {
 	flags.Uint64Var(&f.minSerial, "min-release-serial", 0, "least serial that a release must have")
 	flags.StringArrayVar(&f.revocations, "revocation", nil, "publisher's list of revoked releases, signed as a release; may be given more than once")
 	flags.StringArrayVar(&f.revoked, "revoked-release", nil, "release not to accept, by its statement's SHA-256; may be given more than once")
+	registerRegistry(flags, &f.registry)
+}
+
+func registerRegistry(flags *pflag.FlagSet, client *registry.Client) {
+	flags.BoolVar(&client.PlainHTTP, "plain-http", false, "ask registries without TLS")
 }
 
 // check refuses what contradicts itself; given says that there is a release.
@@ -123,13 +133,18 @@ type signed struct {
 	by        string // the publisher, for people
 }
 
-// open reads the bundle in file, and checks that one of the keys or the identity
-// signed it: a key's bundle by the keys alone, a certificate's by the identity.
+// open reads the bundle in file, and checks it.
 func (t *trust) open(ctx context.Context, what, file string) (signed, error) {
 	bundle, err := cli.ReadFile(file, release.MaxBundle)
 	if err != nil {
 		return signed{}, cli.Usage(err, "")
 	}
+	return t.check(ctx, what, file, bundle)
+}
+
+// check checks that one of the keys or the identity signed the bundle: a key's
+// bundle by the keys alone, a certificate's by the identity.
+func (t *trust) check(ctx context.Context, what, file string, bundle []byte) (signed, error) {
 	s, err := t.verify(ctx, bundle)
 	if _, ok := errors.AsType[*cli.Error](err); ok {
 		return signed{}, err
@@ -202,15 +217,54 @@ func serialText(serial uint64) string {
 	return fmt.Sprintf("serial %d", serial)
 }
 
-// release opens the release in file. One that is revoked is returned too.
-func (t *trust) release(ctx context.Context, file string) (signedRelease, error) {
-	s, err := t.open(ctx, "release", file)
-	if err != nil {
-		return signedRelease{}, err
+// releases opens the release in a file, or those that refer to something in a
+// registry: the ones that are signed as they must be, of which there is one at
+// least. What others put there is passed over. Revoked ones are returned too.
+func (t *trust) releases(ctx context.Context, from string) ([]signedRelease, error) {
+	if !registry.Is(from) {
+		s, err := t.open(ctx, "release", from)
+		if err != nil {
+			return nil, err
+		}
+		r, err := t.release(s)
+		if err != nil {
+			return nil, err
+		}
+		return []signedRelease{r}, nil
 	}
+	bundles, err := t.flags.registry.Bundles(ctx, from, release.PredicateType)
+	if err != nil {
+		return nil, registryError(err, "have the publisher attach the release: kattest publish")
+	}
+	var all []signedRelease
+	var refused []error
+	for _, b := range bundles {
+		s, err := t.check(ctx, "release", b.Name, b.Data)
+		if err != nil {
+			refused = append(refused, err)
+			continue
+		}
+		r, err := t.release(s)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, r)
+	}
+	if len(all) == 0 {
+		return nil, &cli.Error{
+			Code: cli.ExitSignature, Err: errors.Join(refused...),
+			Hint: "take the publisher's key or identity from where you trust it",
+		}
+	}
+	return all, nil
+}
+
+// release reads the release that was signed.
+func (t *trust) release(s signed) (signedRelease, error) {
 	r := signedRelease{signed: s}
+	var err error
 	if r.Release, err = release.ParseStatement(s.statement); err != nil {
-		return signedRelease{}, cli.Usage(fmt.Errorf("%s: %w", file, err), "")
+		return signedRelease{}, cli.Usage(fmt.Errorf("%s: %w", s.file, err), "")
 	}
 	lists := t.revocations[s.publisher]
 	if len(t.flags.revocations) > 0 && len(lists) == 0 {
@@ -227,20 +281,29 @@ func (t *trust) release(ctx context.Context, file string) (signedRelease, error)
 	return r, nil
 }
 
-// openOne reads one release that is not revoked.
-func (f *trustFlags) openOne(ctx context.Context, file string) (signedRelease, error) {
+// openOne reads one release that is not revoked: of several that a registry has,
+// the one with the largest serial.
+func (f *trustFlags) openOne(ctx context.Context, from string) (signedRelease, error) {
 	t, err := f.load(ctx, time.Now())
 	if err != nil {
 		return signedRelease{}, err
 	}
-	r, err := t.release(ctx, file)
-	if err == nil && r.revoked != "" {
-		err = revokedError(r)
-	}
+	all, err := t.releases(ctx, from)
 	if err != nil {
 		return signedRelease{}, err
 	}
-	return r, nil
+	current := slices.DeleteFunc(slices.Clone(all), func(r signedRelease) bool { return r.revoked != "" })
+	if len(current) == 0 {
+		return signedRelease{}, revokedError(all[0])
+	}
+	newest := slices.MaxFunc(current, func(a, b signedRelease) int { return cmp.Compare(a.Serial, b.Serial) })
+	for _, r := range current {
+		if r.Serial == newest.Serial && r.digest() != newest.digest() {
+			return signedRelease{}, cli.Usage(
+				fmt.Errorf("%s: two releases have the same serial: %s and %s", from, newest.name(), r.name()), "name one of them by a file")
+		}
+	}
+	return newest, nil
 }
 
 func revokedError(r signedRelease) error {

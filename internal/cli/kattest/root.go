@@ -10,6 +10,6 @@ func New() *cobra.Command {
 		Use:   "kattest",
 		Short: "Prove what runs inside an AMD SEV-SNP guest",
 	}
-	root.AddCommand(newBuild(), newAudit(), newLock(), newInputs(), newSBOM(), newProvenance(), newMeasure(), newFirmware(), newExplain(), newProfiles(), newIDBlock(), newRevoke(), newVerify(), newShow(), newCollateral(), newPolicy(), newTPM(), newAttest())
+	root.AddCommand(newBuild(), newAudit(), newLock(), newInputs(), newSBOM(), newProvenance(), newMeasure(), newPublish(), newFirmware(), newExplain(), newProfiles(), newIDBlock(), newRevoke(), newVerify(), newShow(), newCollateral(), newPolicy(), newTPM(), newAttest())
 	return root
 }
