@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/kraudcloud/kattest/measure/stack"
+	"github.com/kraudcloud/kattest/reproducible/fv"
 )
 
 // The release of the stack that the other tests boot, audited by building it
@@ -39,6 +42,24 @@ func TestAudit(t *testing.T) {
 		}, true)
 		audit("--stack", dir).want(t, 5,
 			stack.Agent+" of the stack copy, beside the rebuilt one", "  inside: section .rodata: offset 0x", ": 494f53545f44415441", ", 484f53545f44415441", "DIFFERENT: "+stack.Agent+" (stack)")
+	})
+	t.Run("altered firmware", func(t *testing.T) {
+		var module string
+		dir := alteredStack(t, stack.Firmware, func(t *testing.T, b []byte) []byte {
+			parts, err := fv.Open(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// A program that stands in the image as it is, not compressed.
+			i := slices.IndexFunc(parts, func(p fv.Part) bool { return p.Inside == "" && !p.Whole && len(p.Data) > 4096 && strings.Contains(p.Path, "PE32") })
+			if i < 0 {
+				t.Fatal("no such module")
+			}
+			module = strings.ReplaceAll(parts[i].Path, "/", ", ")
+			b[parts[i].Offset+4000] ^= 1
+			return b
+		}, true)
+		audit("--stack", dir).want(t, 5, stack.Firmware+" of the stack copy, beside the rebuilt one", "  inside: "+module+": offset 0xfa0: ", "the measurement of the stack copy")
 	})
 	t.Run("altered kernel", func(t *testing.T) {
 		dir := alteredStack(t, stack.Kernel, flipUnused, true)

@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/kraudcloud/kattest/reproducible/fv"
 )
 
 // Difference is where two files part.
@@ -61,6 +63,9 @@ func Files(first, second []byte) (Difference, bool) {
 // inside looks for the first part that differs in two files that do.
 func inside(path []string, first, second []byte) Difference {
 	if len(path) < maxDepth {
+		if d, ok := modules(path, first, second); ok {
+			return d
+		}
 		a, kind := open(first)
 		b, other := open(second)
 		if kind != "" && kind == other {
@@ -70,6 +75,39 @@ func inside(path []string, first, second []byte) Difference {
 		}
 	}
 	return raw(path, first, second)
+}
+
+// modules looks into firmware: volumes, their files, and what these hold.
+func modules(path []string, first, second []byte) (Difference, bool) {
+	if !firmware(first) || !firmware(second) {
+		return Difference{}, false
+	}
+	a, errA := fv.Open(first)
+	b, errB := fv.Open(second)
+	if errA != nil || errB != nil {
+		return Difference{}, false
+	}
+	all := fv.Compare(a, b)
+	if len(all) == 0 {
+		return Difference{}, false
+	}
+	d := all[0]
+	under := append(path[:len(path):len(path)], strings.Split(d.Path, "/")...)
+	switch {
+	case d.A == nil:
+		return Difference{under, -1, absent, present}, true
+	case d.B == nil:
+		return Difference{under, -1, present, absent}, true
+	}
+	return inside(under, d.A.Data, d.B.Data), true
+}
+
+// firmware reports whether a volume's header begins the image, as edk2's platforms
+// for virtual machines have it. Source: UEFI Platform Initialization Specification
+// 1.8, volume 3, section 3.2.1, EFI_FIRMWARE_VOLUME_HEADER.
+func firmware(data []byte) bool {
+	const signature = 40 // its offset
+	return len(data) > signature+4 && string(data[signature:signature+4]) == "_FVH"
 }
 
 // part is a named piece of a file.
