@@ -21,6 +21,7 @@ import (
 	"github.com/kraudcloud/kattest/measure"
 	"github.com/kraudcloud/kattest/reproducible/debian"
 	"github.com/kraudcloud/kattest/reproducible/fetch"
+	"github.com/kraudcloud/kattest/reproducible/fv"
 	"github.com/kraudcloud/kattest/reproducible/lock"
 )
 
@@ -194,4 +195,29 @@ func rename(peers, ours map[string]measure.Digest) map[string]measure.Digest {
 		}
 	}
 	return named
+}
+
+// TestTakenApart takes every image apart: package fv knows what edk2 makes.
+func TestTakenApart(t *testing.T) {
+	l, _ := load(t)
+	for _, in := range l.Inputs {
+		t.Run(in.Name+"_"+in.Version, func(t *testing.T) {
+			for path, content := range unpack(t, get(t, in)) {
+				parts, err := fv.Open(content)
+				if err != nil {
+					t.Errorf("%s: %v", path, err)
+					continue
+				}
+				var outermost []byte
+				for _, p := range parts {
+					if !strings.Contains(p.Path, "/") {
+						outermost = append(outermost, p.Data...)
+					}
+				}
+				if !bytes.Equal(outermost, content) {
+					t.Errorf("%s: %d bytes came of %d", path, len(outermost), len(content))
+				}
+			}
+		})
+	}
 }

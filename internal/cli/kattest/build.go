@@ -35,7 +35,7 @@ func newBuild() *cobra.Command {
 		Long: `Build firmware, kernel and initrd with the guest agent, and stack.json, which
 names them. Everything comes from the lock file: looked for in the cache, then in
 the folders and archives of --inputs, then at this machine's own mirrors, and checked by its
-SHA-256. The kernel is compiled in a root made of locked packages alone, without
+SHA-256. Firmware and kernel are compiled in roots made of locked packages alone, without
 a network; bubblewrap must be installed.
 
 What was built is kept in the cache by the digest of all that went into it. The
