@@ -46,13 +46,13 @@ func newFirmware() *cobra.Command {
 QEMU from launching an SEV-SNP guest with it, each with its consequence.
 
 A launch digest says nothing about the kernel unless the firmware compares it
-with the hash table. That does not show in the image: --probe boots it, without
-SEV, with right and with wrong hashes, and keeps the result, so that
-'kattest measure' knows it. A probe needs QEMU, and half a minute without KVM.
+with the hash table, and starts nothing beside it. That does not show in the image:
+--probe boots it, without SEV, with right and with wrong hashes and with programs
+that no hash covers, and keeps the result, so that 'kattest measure' knows it. A probe needs QEMU, and half a minute without KVM.
 
 Exit status: 0 launchable, and with --probe the hashes are enforced; 1 the probe
 could not tell; 2 no firmware; 5 not launchable, or the hashes are not enforced.`,
-		Example: `  kattest firmware /usr/share/ovmf/OVMF.amdsev.fd
+		Example: `  kattest firmware stack/OVMF.fd
   kattest firmware --probe OVMF.fd --output json`,
 		Args: cli.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },

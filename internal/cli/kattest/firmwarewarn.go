@@ -58,7 +58,7 @@ func claimOf(v probe.Verdict) (release.Enforcement, error) {
 		return "", &cli.Error{
 			Code: cli.ExitMismatch,
 			Err:  errors.New("no release of a firmware that does not enforce kernel hashes: its digests would not say which kernel runs"),
-			Hint: "take edk2's AmdSev build",
+			Hint: "take the firmware that kattest build makes",
 		}
 	default:
 		return release.Unverified, nil
