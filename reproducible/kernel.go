@@ -32,7 +32,7 @@ func (b *builder) kernel() (artefact, error) {
 	k := kernelKey(source, root)
 	return artefact{
 		name:   stack.Kernel,
-		source: fmt.Sprintf("%s %s with reproducible/kernel/%s", source.Name, source.Version, kernel.FragmentFile),
+		source: fmt.Sprintf("%s %s with reproducible/kernel/%s and *.patch", source.Name, source.Version, kernel.FragmentFile),
 		key:    k,
 		slow:   true,
 		also:   []string{stack.Config},
@@ -48,6 +48,9 @@ func kernelKey(source lock.Input, root []lock.Input) key {
 	k.inputs("root", root)
 	k.add("fragment", kernel.Fragment)
 	k.add("script", kernel.Script)
+	for _, p := range kernel.Patches() {
+		k.add(p.Name, p.Data)
+	}
 	k.strings("environment", kernel.Env())
 	return k
 }
@@ -129,6 +132,11 @@ func (b *builder) kernelInputs(ctx context.Context, source lock.Input, work, dir
 	}
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
+	}
+	for _, p := range kernel.Patches() {
+		if err := os.WriteFile(filepath.Join(dir, p.Name), p.Data, 0o644); err != nil {
+			return err
+		}
 	}
 	tarball := kernel.Source + ".tar.xz"
 	return errors.Join(

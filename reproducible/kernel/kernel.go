@@ -1,14 +1,17 @@
 // Package kernel holds the recipe of the guest's kernel: a configuration
-// fragment with the reason for each group of options, and the script that
-// configures and compiles inside the build's clean root.
+// fragment with the reason for each group of options, our patches with theirs,
+// and the script that patches, configures and compiles inside the build's clean
+// root.
 //
-// It checks that every line of the fragment took. It does not check that what
-// else the kernel's defaults switched on is wanted.
+// It checks that every line of the fragment took; the script checks that every
+// patch fits exactly. Neither checks that what else the kernel's defaults
+// switched on is wanted.
 package kernel
 
 import (
-	_ "embed"
+	"embed"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -20,7 +23,8 @@ const Source = "linux-source-6.12"
 
 // Folders and files that the script expects and leaves behind.
 const (
-	// Inputs holds, read-only, the source's tarball, Fragment and Script.
+	// Inputs holds, read-only, the source's tarball, Fragment, Script and the
+	// patches.
 	Inputs = "/in"
 	// Work is writable and empty at first.
 	Work = "/build"
@@ -47,6 +51,34 @@ var Fragment []byte
 //
 //go:embed build.sh
 var Script []byte
+
+//go:embed *.patch
+var patchFiles embed.FS
+
+// Patch is a change of the kernel's source, as patch -p1 takes it. Its reason
+// stands above its first line.
+type Patch struct {
+	Name string // of the file, which ends in .patch
+	Data []byte
+}
+
+// Patches returns our patches in the order in which they are applied, that of
+// their names.
+func Patches() []Patch {
+	names, err := fs.Glob(patchFiles, "*.patch")
+	if err != nil {
+		panic(err) // the pattern is malformed
+	}
+	patches := make([]Patch, len(names))
+	for i, name := range names {
+		data, err := patchFiles.ReadFile(name)
+		if err != nil {
+			panic(err) // it is embedded, or nothing would have matched
+		}
+		patches[i] = Patch{name, data}
+	}
+	return patches
+}
 
 // Env is the script's environment. Time, user and host stand in the kernel's
 // banner: all are fixed, and none is a real one.
