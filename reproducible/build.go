@@ -175,14 +175,19 @@ func (b *builder) initrd(agent string) (artefact, error) {
 	if err != nil {
 		return artefact{}, err
 	}
-	k := newKey("initrd 1")
-	k.add("archive", archive)
+	// Compressed before the cache is asked: another compressor has another key.
+	compressed, err := initrd.Compress(archive)
+	if err != nil {
+		return artefact{}, err
+	}
+	k := newKey("initrd 2")
+	k.add("file", compressed)
 	return artefact{
 		name:   stack.Initrd,
-		source: stack.Agent + " as /init",
+		source: stack.Agent + " as /init, in LZ4",
 		key:    k,
 		make: func(_ context.Context, _, out string) ([]stack.Stage, error) {
-			return nil, os.WriteFile(out, archive, 0o644)
+			return nil, os.WriteFile(out, compressed, 0o644)
 		},
 	}, nil
 }

@@ -29,7 +29,7 @@ func (b *builder) kernel() (artefact, error) {
 	if len(root) == 0 {
 		return artefact{}, fmt.Errorf("%w lock file: %s: the set %q is empty", ErrUsage, b.Lock, rootSet)
 	}
-	k := kernelKey(source, root)
+	k := kernelKey(source, root, kernel.Patches())
 	return artefact{
 		name:   stack.Kernel,
 		source: fmt.Sprintf("%s %s with reproducible/kernel/%s and *.patch", source.Name, source.Version, kernel.FragmentFile),
@@ -42,13 +42,13 @@ func (b *builder) kernel() (artefact, error) {
 	}, nil
 }
 
-func kernelKey(source lock.Input, root []lock.Input) key {
+func kernelKey(source lock.Input, root []lock.Input, patches []kernel.Patch) key {
 	k := newKey("kernel 2")
 	k.inputs("source", []lock.Input{source})
 	k.inputs("root", root)
 	k.add("fragment", kernel.Fragment)
 	k.add("script", kernel.Script)
-	for _, p := range kernel.Patches() {
+	for _, p := range patches {
 		k.add(p.Name, p.Data)
 	}
 	k.strings("environment", kernel.Env())

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/kraudcloud/kattest/reproducible/firmware"
+	"github.com/kraudcloud/kattest/reproducible/kernel"
 	"github.com/kraudcloud/kattest/reproducible/lock"
 )
 
@@ -41,6 +42,7 @@ func TestKeysChangeWithEachInput(t *testing.T) {
 	two := lock.Input{Name: "two", SHA256: "22"}
 	changed := lock.Input{Name: "one", SHA256: "12"}
 	renamed := lock.Input{Name: "uno", SHA256: "11"}
+	patches := []kernel.Patch{{Name: "1.patch", Data: []byte("a")}}
 	files := map[string][]byte{"go.mod": []byte("module m"), "cmd/main.go": []byte("package main")}
 	patch := firmware.Patch{Name: "a.patch", Data: []byte("change")}
 	with := func(name, data string) map[string][]byte {
@@ -59,12 +61,15 @@ func TestKeysChangeWithEachInput(t *testing.T) {
 			firmwareKey(firmwareRecipe{tarballs: []lock.Input{one, two}, patches: []firmware.Patch{{Name: "b.patch", Data: []byte("change")}}}),
 		},
 		"kernel": {
-			kernelKey(one, []lock.Input{two}),
-			kernelKey(changed, []lock.Input{two}),
-			kernelKey(one, []lock.Input{two, two}),
-			kernelKey(one, []lock.Input{changed}),
-			kernelKey(two, []lock.Input{one}),
-			kernelKey(one, nil),
+			kernelKey(one, []lock.Input{two}, patches),
+			kernelKey(changed, []lock.Input{two}, patches),
+			kernelKey(one, []lock.Input{two, two}, patches),
+			kernelKey(one, []lock.Input{changed}, patches),
+			kernelKey(two, []lock.Input{one}, patches),
+			kernelKey(one, nil, patches),
+			kernelKey(one, []lock.Input{two}, nil),
+			kernelKey(one, []lock.Input{two}, []kernel.Patch{{Name: "1.patch", Data: []byte("b")}}),
+			kernelKey(one, []lock.Input{two}, []kernel.Patch{{Name: "2.patch", Data: []byte("a")}}),
 		},
 		"agent": {
 			agentKey(one, files),

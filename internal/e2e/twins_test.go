@@ -14,6 +14,7 @@ import (
 	"github.com/kraudcloud/kattest/launcher/vm"
 	"github.com/kraudcloud/kattest/measure"
 	"github.com/kraudcloud/kattest/measure/stack"
+	"github.com/kraudcloud/kattest/reproducible/initrd"
 )
 
 // Each of these tests is the twin of a guest that boots and verifies: one lie,
@@ -27,7 +28,7 @@ var alterations = []struct {
 }{
 	{"firmware", stack.Firmware, flipUnused, false},
 	{"kernel", stack.Kernel, func(_ *testing.T, b []byte) []byte { b[0x10] ^= 1; return b }, true}, // e_lfarlc of the DOS header, which nothing reads
-	{"initrd", stack.Initrd, func(_ *testing.T, b []byte) []byte { b[53] ^= 1; return b }, true},   // the first entry's mtime
+	{"initrd", stack.Initrd, laterInitrd, true},
 	{"command line", "", nil, true},
 }
 
@@ -39,6 +40,20 @@ func flipUnused(t *testing.T, b []byte) []byte {
 		t.Fatal("the firmware has no free space")
 	}
 	b[i+2048] ^= 1
+	return b
+}
+
+// laterInitrd changes the last digit of the first entry's c_mtime.
+func laterInitrd(t *testing.T, b []byte) []byte {
+	t.Helper()
+	archive, err := initrd.Decompress(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive[0x35] ^= 1
+	if b, err = initrd.Compress(archive); err != nil {
+		t.Fatal(err)
+	}
 	return b
 }
 

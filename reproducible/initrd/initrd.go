@@ -1,9 +1,9 @@
 // Package initrd writes and reads the guest's initial file system: a cpio
-// archive in the "newc" form, uncompressed, of which one content has one
-// encoding: no times, no owners, no inode numbers.
+// archive in the "newc" form, of which one content has one encoding (no times, no
+// owners, no inode numbers), compressed with LZ4.
 //
-// It does not read archives of other programs: Parse accepts what Encode writes
-// and nothing else.
+// It does not read archives of other programs: Parse accepts what Encode and
+// Compress write and nothing else.
 package initrd
 
 import (
@@ -147,8 +147,16 @@ func (e Entry) check() error {
 	return nil
 }
 
-// Parse reads an archive that Encode wrote. Errors name the offset in bytes.
+// Parse reads an archive that Encode wrote, as it is or compressed by Compress.
+// Errors name the offset in bytes, in the archive as it was before compression
+// unless they say LZ4.
 func Parse(archive []byte) ([]Entry, error) {
+	if isLZ4(archive) {
+		var err error
+		if archive, err = Decompress(archive); err != nil {
+			return nil, err
+		}
+	}
 	entries, err := parse(archive)
 	if err != nil {
 		return nil, fmt.Errorf("initrd: %w", err)
