@@ -175,12 +175,14 @@ type guest struct {
 	done  chan struct{}
 }
 
-// start runs the guest in dir in the background, until its container runs.
-func start(t *testing.T, dir string) *guest {
+// start runs the guest in dir in the background, until its container runs. The
+// environment is the test's and env.
+func start(t *testing.T, dir string, env ...string) *guest {
 	t.Helper()
 	g := &guest{dir: dir, out: &buffer{}, done: make(chan struct{})}
 	g.cmd = s.command("cradle-snp", "run", "--platform", "sim", "--psp-state", s.psp, dir)
 	g.cmd.Stdout, g.cmd.Stderr = g.out, g.out
+	g.cmd.Env = append(os.Environ(), env...)
 	if err := g.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
