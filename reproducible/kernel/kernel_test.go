@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 
@@ -57,6 +58,11 @@ func TestFragmentPremises(t *testing.T) {
 		"CONFIG_DEBUG_FS":                    "n",
 		"CONFIG_BPF_SYSCALL":                 "n",
 		"CONFIG_ACPI_TABLE_UPGRADE":          "n",
+		"CONFIG_ACPI_MADT_WAKEUP":            "n",
+		"CONFIG_ACPI_SPCR_TABLE":             "n",
+		"CONFIG_HPET_TIMER":                  "n",
+		"CONFIG_PCI_MMCONFIG":                "n",
+		"CONFIG_MAGIC_SYSRQ":                 "n",
 		"CONFIG_HW_RANDOM":                   "n",
 		"CONFIG_SECURITY_LOCKDOWN_LSM":       "y",
 		"CONFIG_AMD_MEM_ENCRYPT":             "y",
@@ -66,6 +72,7 @@ func TestFragmentPremises(t *testing.T) {
 		"CONFIG_DM_VERITY":                   "y",
 		"CONFIG_EROFS_FS":                    "y",
 		"CONFIG_VIRTIO_CONSOLE":              "y",
+		"CONFIG_RD_LZ4":                      "y",
 		"CONFIG_PANIC_ON_OOPS":               "y",
 		"CONFIG_INIT_ON_ALLOC_DEFAULT_ON":    "y",
 		"CONFIG_SECURITY_LOCKDOWN_LSM_EARLY": "y",
@@ -91,4 +98,36 @@ func TestFragmentNamesEachOptionOnce(t *testing.T) {
 	if len(seen) < 100 {
 		t.Errorf("only %d options found", len(seen))
 	}
+}
+
+// A patch says why before it says what, and what it says is a patch.
+func TestPatchesHaveReasons(t *testing.T) {
+	patches := Patches()
+	if len(patches) == 0 {
+		t.Fatal("no patches")
+	}
+	last := ""
+	for _, p := range patches {
+		reason, change, found := strings.Cut(string(p.Data), "\n--- a/")
+		if !found || !strings.Contains(change, "\n@@ -") {
+			t.Errorf("%s changes nothing", p.Name)
+		}
+		if title, rest, _ := strings.Cut(reason, "\n\n"); title == "" || strings.Contains(title, "\n") || len(rest) < 100 {
+			t.Errorf("%s has no title or no reason", p.Name)
+		}
+		if p.Name <= last {
+			t.Errorf("%s is applied after %s", p.Name, last)
+		}
+		last = p.Name
+	}
+}
+
+// The one that keeps the host's bytecode from private memory.
+func TestBytecodePatchIsThere(t *testing.T) {
+	for _, p := range Patches() {
+		if bytes.Contains(p.Data, []byte("+\t\tif (acpi_os_refuse_memory(\"bytecode\", address,\n")) {
+			return
+		}
+	}
+	t.Error("no patch refuses bytecode memory")
 }
