@@ -8,7 +8,7 @@ LOCKS := reproducible/lock.json examples/mariadb/lock.json
 # Fetch the Go that go.mod names where the machine's own is older.
 export GOTOOLCHAIN := auto
 
-.PHONY: demo test reproduce check lock bench fuzz setup stack clean
+.PHONY: demo test reproduce check lock bench bench-start fuzz setup stack clean
 
 demo: setup
 	@scripts/demo $(OUT)
@@ -30,6 +30,10 @@ lock: setup
 
 bench: setup stack
 	KATTEST_STACK=$(abspath $(STACK)) go test -run='^$$' -bench=. -benchmem ./...
+
+# Processor time of a start, beside Debian's cloud kernel.
+bench-start: setup stack
+	scripts/bench-start $(OUT)
 
 fuzz: setup
 	scripts/fuzz
