@@ -3,6 +3,7 @@ package e2e
 import (
 	"archive/tar"
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/kraudcloud/kattest/launcher"
+	"github.com/kraudcloud/kattest/measure/stack"
 	"github.com/kraudcloud/kattest/reproducible/debian"
 	"github.com/kraudcloud/kattest/reproducible/fetch"
 	"github.com/kraudcloud/kattest/reproducible/lock"
@@ -91,15 +93,7 @@ func TestKernelRefusesHostileTable(t *testing.T) {
 // write its memory, and the header of a table.
 func TestDebiansKernelObeysHostileTable(t *testing.T) {
 	args, told := hostileTable(t)
-	qemu := exec.Command(launcher.QEMU, append([]string{
-		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-accel", "tcg",
-		"-machine", "q35", "-cpu", "EPYC-v4", "-m", "1G", "-kernel", debiansKernel(t),
-		"-append", "console=ttyS0 quiet panic=-1", "-serial", "stdio",
-	}, args...)...)
-	console, err := qemu.CombinedOutput() // it ends for want of a root file system
-	if err != nil {
-		t.Fatalf("%v\n%s", err, console)
-	}
+	console := rootless(t, debiansKernel(t), args...)
 	want := []string{
 		"low reads 0x50000",
 		"low found 0x0",
@@ -115,6 +109,110 @@ func TestDebiansKernelObeysHostileTable(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, lines(t, told)); diff != "" {
 		t.Errorf("what the bytecode told the host (-want +got):\n%s\n%s", diff, console)
+	}
+}
+
+// rootless boots a kernel alone, with arguments of the host's, and returns what it
+// says until it ends for want of a root file system.
+func rootless(t *testing.T, kernel string, args ...string) (console string) {
+	t.Helper()
+	qemu := exec.Command(launcher.QEMU, append([]string{
+		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-accel", "tcg",
+		"-machine", "q35", "-cpu", "EPYC-v4", "-m", "1G", "-kernel", kernel,
+		"-append", "console=ttyS0 panic=-1", "-serial", "stdio",
+	}, args...)...)
+	out, err := qemu.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return string(out)
+}
+
+// fadt is a table of fixed hardware whose event registers, GPE block and reset
+// register are in memory, at 0x50100, 0x50000 and 0x50200. Source: ACPI 6.5,
+// table 5.9. What is not set is 0.
+//
+//	offset  size  field                 value
+//	0x00    4     Signature             "FACP"
+//	0x04    4     Length                268
+//	0x08    1     FADT Major Version    5
+//	0x09    1     Checksum              all bytes add up to 0
+//	0x0a    6     OEMID                 "HOST"
+//	0x2e    2     SCI_INT               9
+//	0x40    4     PM1a_CNT_BLK          0x604, as QEMU has it
+//	0x4c    4     PM_TMR_BLK            0x608, as QEMU has it
+//	0x58    1     PM1_EVT_LEN           4
+//	0x59    1     PM1_CNT_LEN           2
+//	0x5b    1     PM_TMR_LEN            4
+//	0x5c    1     GPE0_BLK_LEN          16
+//	0x70    4     Flags                 bit 10, RESET_REG_SUP
+//	0x74    12    RESET_REG             8 bits of memory at 0x50200
+//	0x94    12    X_PM1a_EVT_BLK        32 bits of memory at 0x50100
+//	0xdc    12    X_GPE0_BLK            128 bits of memory at 0x50000
+func fadt() []byte {
+	b := make([]byte, 268)
+	le := binary.LittleEndian
+	register := func(offset int, bits byte, address uint64) {
+		b[offset] = 0 // SystemMemory
+		b[offset+1] = bits
+		le.PutUint64(b[offset+4:], address)
+	}
+	copy(b, "FACP")
+	le.PutUint32(b[0x04:], uint32(len(b)))
+	b[0x08] = 5
+	copy(b[0x0a:], "HOST")
+	le.PutUint16(b[0x2e:], 9)
+	le.PutUint32(b[0x40:], 0x604)
+	le.PutUint32(b[0x4c:], 0x608)
+	b[0x58], b[0x59], b[0x5b], b[0x5c] = 4, 2, 4, 16
+	le.PutUint32(b[0x70:], 1<<10)
+	register(0x74, 8, 0x50200)
+	register(0x94, 32, 0x50100)
+	register(0xdc, 128, 0x50000)
+	sum := byte(0)
+	for _, v := range b {
+		sum += v
+	}
+	b[0x09] = -sum
+	return b
+}
+
+// Registers that a table puts in memory are refused, and the kernel goes on
+// without them. Its twin is Debian's kernel, which takes them.
+func TestKernelRefusesRegistersInMemory(t *testing.T) {
+	table := filepath.Join(t.TempDir(), "fadt.aml")
+	if err := os.WriteFile(table, fadt(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range []struct {
+		name, kernel string
+		want, never  []string
+	}{
+		{
+			"ours", filepath.Join(s.stack, stack.Kernel),
+			[]string{
+				"register refused: 0x50000 is memory", "register refused: 0x50100 is memory",
+				"register refused: 0x50200 is memory", "Unable to mount root fs",
+			},
+			[]string{"ACPI: Interpreter enabled"},
+		},
+		// It comes no further: the table names no FACS, and bytecode takes its lock.
+		{"debian", debiansKernel(t), []string{"ACPI: Interpreter enabled"}, []string{"refused"}},
+	} {
+		console := rootless(t, k.kernel, "-acpitable", "file="+table)
+		for _, text := range k.want {
+			if !strings.Contains(console, text) {
+				t.Errorf("%s: nothing says %q", k.name, text)
+			}
+		}
+		for _, text := range k.never {
+			if strings.Contains(console, text) {
+				t.Errorf("%s: something says %q", k.name, text)
+			}
+		}
+		if t.Failed() {
+			t.Fatal(console)
+		}
 	}
 }
 
