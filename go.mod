@@ -32,7 +32,13 @@ require (
 	google.golang.org/protobuf v1.36.12
 )
 
-require github.com/ulikunitz/xz v0.5.17
+require (
+	github.com/fxamacker/cbor/v2 v2.10.0
+	github.com/ulikunitz/xz v0.5.17
+	github.com/veraison/go-cose v1.3.0
+)
+
+require github.com/x448/float16 v0.8.4 // indirect
 
 require (
 	filippo.io/edwards25519 v1.2.0 // indirect

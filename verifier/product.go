@@ -69,16 +69,32 @@ func ParseProduct(name string) (Product, error) {
 	return UnknownProduct, fmt.Errorf("unknown product %.40q", name)
 }
 
-// productOf returns the product of a processor's family and model.
+// Models are processors of a family, with models First to Last as CPUID has them.
+type Models struct{ Family, First, Last byte }
+
+// Models returns the processors that a product is.
 // Source: AMD 57230 rev 1.00, and the models of genuine reports.
+func (p Product) Models() []Models {
+	switch p {
+	case Milan:
+		return []Models{{0x19, 0x00, 0x0f}}
+	case Genoa:
+		return []Models{{0x19, 0x10, 0x1f}, {0x19, 0xa0, 0xaf}}
+	case Turin:
+		return []Models{{0x1a, 0x00, 0x11}}
+	default:
+		return nil
+	}
+}
+
+// productOf returns the product of a processor's family and model.
 func productOf(family, model byte) (Product, error) {
-	switch {
-	case family == 0x19 && model <= 0x0f:
-		return Milan, nil
-	case family == 0x19 && (model >= 0x10 && model <= 0x1f || model >= 0xa0 && model <= 0xaf):
-		return Genoa, nil
-	case family == 0x1a && model <= 0x11:
-		return Turin, nil
+	for _, p := range products {
+		for _, m := range p.Models() {
+			if family == m.Family && model >= m.First && model <= m.Last {
+				return p, nil
+			}
+		}
 	}
 	return UnknownProduct, fmt.Errorf("family 0x%x, model 0x%x is no known product", family, model)
 }

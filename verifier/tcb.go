@@ -49,6 +49,21 @@ func (v TCBVersion) Decode(p Product) (TCB, error) {
 	}
 }
 
+// Encode returns the levels as a product's reports have them; see Decode.
+func (t TCB) Encode(p Product) (TCBVersion, error) {
+	switch p {
+	case Milan, Genoa:
+		if t.FMC != 0 {
+			return TCBVersion{}, fmt.Errorf("TCB %v: %v has no FMC", t, p)
+		}
+		return TCBVersion{0: t.Bootloader, 1: t.TEE, 6: t.SNP, 7: t.Microcode}, nil
+	case Turin:
+		return TCBVersion{0: t.FMC, 1: t.Bootloader, 2: t.TEE, 3: t.SNP, 7: t.Microcode}, nil
+	default:
+		return TCBVersion{}, fmt.Errorf("TCB %v: its layout is not known for an unknown product", t)
+	}
+}
+
 // AtLeast reports whether every level of t reaches that of floor.
 func (t TCB) AtLeast(floor TCB) bool {
 	return t.FMC >= floor.FMC && t.Bootloader >= floor.Bootloader && t.TEE >= floor.TEE &&
