@@ -3,20 +3,15 @@ package kattest
 import (
 	"context"
 	"crypto"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/kraudcloud/kattest/internal/cli"
-	"github.com/kraudcloud/kattest/internal/wholefile"
-	"github.com/kraudcloud/kattest/launcher/probe"
 	"github.com/kraudcloud/kattest/measure"
-	"github.com/kraudcloud/kattest/measure/release"
 )
 
 // measureFlags are the flags of kattest measure.
@@ -28,6 +23,8 @@ type measureFlags struct {
 
 	sign, bundle string
 	serial       uint64
+	corim        string
+	policy       policyFlags
 	release      string
 	trust        trustFlags
 
@@ -51,6 +48,10 @@ sigstore's plugin 'sigstore-kms-NAME' in PATH, or a file:
   openssl pkey -in release.key -pubout -out release.pub
 The password of an encrypted key is taken from COSIGN_PASSWORD.
 
+--corim writes the digests as reference values for other verifiers, with what
+--policy demands of guest policy, TCB and processor: a CoRIM by the profile for
+SEV-SNP, in CBOR; with --sign in a COSE_Sign1.
+
 --release with --stack holds the stack against a release: its signature, and that
 these very bytes are its components and give its digests. Without --stack it
 computes further digests from the release alone.
@@ -65,6 +66,7 @@ folders of boot stacks, and says where they part; exit status 5 if they do.`,
   kattest measure --firmware OVMF.fd --kernel vmlinuz --initrd initrd.cpio \
       --cmdline 'console=ttyS0' --output digest
   kattest measure --stack DIR --sign release.key --bundle release.json
+  kattest measure --stack DIR --corim release.corim --sign release.key
   kattest measure --stack DIR --release release.json --key release.pub
   kattest measure --release release.json --key release.pub --vcpus 96 --cpu host
   kattest measure --stack DIR --transcript --output json >a.json
@@ -83,9 +85,11 @@ folders of boot stacks, and says where they part; exit status 5 if they do.`,
 	f.shapeFlags.register(flags)
 	f.igvmFlags.register(flags)
 	flags.StringVar(&f.output, "output", "text", "text, json or digest (the bare digests, one a line)")
-	flags.StringVar(&f.sign, "sign", "", "key to sign a release with: PEM file, or NAME://KEY of a KMS; needs --stack and --bundle")
+	flags.StringVar(&f.sign, "sign", "", "key to sign a release with: PEM file, or NAME://KEY of a KMS; needs --stack, and --bundle or --corim")
 	flags.StringVar(&f.bundle, "bundle", "", "file to write the release to")
 	flags.Uint64Var(&f.serial, "release-serial", 0, "serial of the release, larger than that of the one before")
+	flags.StringVar(&f.corim, "corim", "", "file to write a CoRIM to; needs --stack")
+	f.policy.register(flags)
 	flags.StringVar(&f.release, "release", "", "release to hold --stack against, or to compute from; needs --key")
 	f.trust.register(flags)
 	flags.BoolVar(&f.transcript, "transcript", false, "print each step of one launch's digest")
@@ -132,12 +136,10 @@ func (f measureFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return cli.Usage(err, "")
 	}
-	if key != nil {
-		digest, err := in.publish(shapes, verdict, f.serial, key, f.bundle)
-		if err != nil {
+	if f.bundle != "" || f.corim != "" {
+		if err := f.publish(cmd, in, shapes, verdict, key); err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "release of %d digests written to %s, %s, statement SHA-256 %v\n", len(m.Table), f.bundle, serialText(f.serial), digest)
 	}
 	return m.write(cmd.OutOrStdout(), f.output)
 }
@@ -198,7 +200,7 @@ func (f measureFlags) check(flags *pflag.FlagSet) error {
 		func(name string) bool { return !given(name) })
 	switch {
 	case f.diff:
-		for _, name := range append(inputs, "release", "sign", "transcript") {
+		for _, name := range append(inputs, "release", "sign", "corim", "transcript") {
 			if given(name) {
 				bad("--diff and --%s contradict each other", name)
 			}
@@ -213,20 +215,9 @@ func (f measureFlags) check(flags *pflag.FlagSet) error {
 		errs = append(errs, f.inputFlags.check(flags))
 	}
 	errs = append(errs, f.shapeFlags.check(flags))
-	if given("sign") != given("bundle") {
-		bad("--sign and --bundle go together")
-	}
-	if given("sign") && !given("stack") {
-		bad("--sign needs --stack, which names the components and the lock")
-	}
+	errs = append(errs, f.checkPublish(given)...)
 	if err := f.trust.check(given("release")); err != nil {
 		errs = append(errs, err)
-	}
-	if given("release-serial") && !given("sign") {
-		bad("--release-serial without --sign")
-	}
-	if given("release") && given("sign") {
-		bad("--release and --sign contradict each other")
 	}
 	if given("release") && given("stack") {
 		for _, name := range append(shapeFlagNames, "transcript") {
@@ -246,49 +237,8 @@ func (f measureFlags) checkOutput(flags *pflag.FlagSet) error {
 	default:
 		return fmt.Errorf("--output: unknown form %q, want text, json or digest", f.output)
 	}
-	if flags.Changed("transcript") && (flags.Changed("sign") || f.output == "digest") {
-		return errors.New("--transcript: as text or json, and without --sign")
+	if flags.Changed("transcript") && (flags.Changed("sign") || flags.Changed("corim") || f.output == "digest") {
+		return errors.New("--transcript: as text or json, and without --sign or --corim")
 	}
 	return nil
-}
-
-func readSigner(name string) (crypto.Signer, error) {
-	pem, err := cli.ReadFile(name, 1<<20)
-	if err != nil {
-		return nil, err
-	}
-	key, err := release.ParsePrivateKey(pem, func() ([]byte, error) {
-		password, ok := os.LookupEnv("COSIGN_PASSWORD")
-		if !ok {
-			return nil, errors.New("the key is encrypted and COSIGN_PASSWORD is not set")
-		}
-		return []byte(password), nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return key, nil
-}
-
-// publish signs the release and writes it to file, which is either whole or not
-// there. It returns the SHA-256 of the statement, by which a revocation names it.
-func (in inputs) publish(shapes []measure.Shape, verdict probe.Verdict, serial uint64, key crypto.Signer, file string) (measure.Hash, error) {
-	claim, err := claimOf(verdict)
-	if err != nil {
-		return measure.Hash{}, err
-	}
-	r, err := release.New(in.stack, in.firmware, shapes, claim)
-	if err != nil {
-		return measure.Hash{}, err
-	}
-	r.Serial = serial
-	statement, err := r.Statement()
-	if err != nil {
-		return measure.Hash{}, cli.Usage(err, "")
-	}
-	b, err := release.Sign(r, key)
-	if err != nil {
-		return measure.Hash{}, signingError(err)
-	}
-	return sha256.Sum256(statement), wholefile.Write(file, b, 0o644)
 }

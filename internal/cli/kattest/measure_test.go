@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -32,6 +33,7 @@ func TestMain(m *testing.M) {
 //	exits CODE COMMAND [ARG...]  run a command that must end with that exit code
 //	flip FILE OFFSET             change one byte
 //	differ FILE...               no two of the files are alike
+//	contains FILE LINES          each line of LINES stands in FILE
 //	opens BUNDLE PUB             the release opens with that key
 func TestMeasureScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -41,7 +43,7 @@ func TestMeasureScripts(t *testing.T) {
 			return errors.Join(clitest.WriteStack(filepath.Join(env.WorkDir, "stack"), "console=ttyS0 quiet"), clitest.Probed(env, true))
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits": clitest.Exits, "flip": clitest.Flip, "differ": measureDiffer, "opens": measureOpens,
+			"exits": clitest.Exits, "flip": clitest.Flip, "differ": measureDiffer, "contains": measureContains, "opens": measureOpens,
 		},
 	})
 }
@@ -54,6 +56,18 @@ func measureDiffer(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Fatalf("%s and %s are alike", name, other)
 		}
 		seen[data] = name
+	}
+}
+
+func measureContains(ts *testscript.TestScript, _ bool, args []string) {
+	data, lines := ts.ReadFile(args[0]), strings.Fields(ts.ReadFile(args[1]))
+	if len(lines) == 0 {
+		ts.Fatalf("%s is empty", args[1])
+	}
+	for _, line := range lines {
+		if !strings.Contains(data, line) {
+			ts.Fatalf("%s has no %q", args[0], line)
+		}
 	}
 }
 

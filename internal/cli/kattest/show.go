@@ -3,13 +3,16 @@ package kattest
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kraudcloud/kattest/internal/cli"
+	"github.com/kraudcloud/kattest/measure/corim"
 	"github.com/kraudcloud/kattest/verifier"
 	"github.com/kraudcloud/kattest/verifier/render"
 )
@@ -17,7 +20,7 @@ import (
 // showMediaType names this version of show's JSON.
 const showMediaType = "application/vnd.kattest.report.v1+json"
 
-// shown is a report for reading. It is not judged.
+// shown is a report or a CoRIM for reading. It is not judged.
 type shown struct {
 	MediaType string  `json:"mediaType"`
 	Fields    []field `json:"fields"`
@@ -29,55 +32,90 @@ type field struct {
 }
 
 func newShow() *cobra.Command {
-	var output string
+	var output, key string
 	cmd := &cobra.Command{
 		Use:   "show REPORT",
 		Short: "Print every field of a report, without judging it",
 		Long: `Print every field of REPORT, its bits spelled out: a report of 1184 bytes, one
 with its certificate table, evidence or vTPM evidence in JSON, or an HCL report; - is
-standard input. Nothing is judged: anyone can write these bytes.`,
+standard input. Nothing is judged: anyone can write these bytes.
+
+Of a CoRIM, as 'kattest measure --corim' writes it, it prints the reference values,
+and with --key checks that the key has signed it; exit status 3 if not.`,
 		Args: cli.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if output != "text" && output != "json" {
 				return cli.Usage(fmt.Errorf("--output: %q is neither text nor json", output), "")
 			}
-			in, err := readInput(cmd, args[0])
+			data, err := readData(cmd, args[0], max(verifier.MaxInput, corim.MaxSize))
 			if err != nil {
 				return err
 			}
-			fields := inputFields(in)
-			if output == "json" {
-				return writeJSON(cmd.OutOrStdout(), shown{showMediaType, fields})
+			show := showInput
+			if corim.Is(data) {
+				show = func(name string, data []byte) (shown, string, error) {
+					return showCoRIM(cmd.Context(), name, data, key)
+				}
+			} else if key != "" {
+				return cli.Usage(errors.New("--key: "+args[0]+" is no CoRIM"), "see 'kattest verify' for a report")
 			}
-			var b bytes.Buffer
-			table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-			for _, f := range fields {
-				fmt.Fprintf(table, "%s\t%s\n", f.Name, render.Plain(f.Value))
-			}
-			if err := table.Flush(); err != nil {
+			answer, note, err := show(args[0], data)
+			if err != nil {
 				return err
 			}
-			fmt.Fprintln(&b, "\nnot judged: see 'kattest verify'")
-			_, err = cmd.OutOrStdout().Write(b.Bytes())
-			return err
+			if output == "json" {
+				return writeJSON(cmd.OutOrStdout(), answer)
+			}
+			return answer.write(cmd.OutOrStdout(), note)
 		},
 	}
 	cmd.Flags().StringVar(&output, "output", "text", "form of the answer: text or json")
+	cmd.Flags().StringVar(&key, "key", "", "public key that must have signed a CoRIM: PEM file, or NAME://KEY of a KMS")
 	return cmd
+}
+
+// write writes the fields as a table, and a note below.
+func (s shown) write(w io.Writer, note string) error {
+	var b bytes.Buffer
+	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, f := range s.Fields {
+		fmt.Fprintf(table, "%s\t%s\n", f.Name, render.Plain(f.Value))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(&b, "\n%s\n", note)
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+func showInput(name string, data []byte) (shown, string, error) {
+	in, err := parseInput(name, data)
+	return shown{showMediaType, inputFields(in)}, "not judged: see 'kattest verify'", err
 }
 
 // readInput reads what is to be shown: a file, or standard input for "-".
 func readInput(cmd *cobra.Command, name string) (verifier.Input, error) {
-	var data []byte
-	var err error
+	data, err := readData(cmd, name, verifier.MaxInput)
+	if err != nil {
+		return verifier.Input{}, err
+	}
+	return parseInput(name, data)
+}
+
+func readData(cmd *cobra.Command, name string, limit int64) (data []byte, err error) {
 	if name == "-" {
-		data, err = cli.ReadAll("standard input", cmd.InOrStdin(), verifier.MaxInput)
+		data, err = cli.ReadAll("standard input", cmd.InOrStdin(), limit)
 	} else {
-		data, err = cli.ReadFile(name, verifier.MaxInput)
+		data, err = cli.ReadFile(name, limit)
 	}
 	if err != nil {
-		return verifier.Input{}, cli.Usage(err, "")
+		return nil, cli.Usage(err, "")
 	}
+	return data, nil
+}
+
+func parseInput(name string, data []byte) (verifier.Input, error) {
 	in, err := verifier.ParseInput(data)
 	if err != nil {
 		return verifier.Input{}, cli.Usage(fmt.Errorf("%s: %w", name, err), "want a report of 1184 bytes, one with its certificate table, or evidence in JSON")
