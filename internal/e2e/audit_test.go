@@ -51,7 +51,9 @@ func TestAudit(t *testing.T) {
 				t.Fatal(err)
 			}
 			// A program that stands in the image as it is, not compressed.
-			i := slices.IndexFunc(parts, func(p fv.Part) bool { return p.Inside == "" && !p.Whole && len(p.Data) > 4096 && strings.Contains(p.Path, "PE32") })
+			i := slices.IndexFunc(parts, func(p fv.Part) bool {
+				return p.Inside == "" && !p.Whole && len(p.Data) > 4096 && strings.Contains(p.Path, "PE32")
+			})
 			if i < 0 {
 				t.Fatal("no such module")
 			}

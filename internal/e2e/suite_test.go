@@ -42,6 +42,9 @@ var s suite
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
+	if os.Getenv(usageOf) != "" {
+		return sayUsage()
+	}
 	dir, err := os.MkdirTemp("", "kattest-e2e-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
