@@ -8,4 +8,6 @@ import (
 	"github.com/kraudcloud/kattest/internal/cli/kattest"
 )
 
-func main() { os.Exit(cli.Main(kattest.New(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() {
+	os.Exit(cli.Main(kattest.New(os.Args[1:]...), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}

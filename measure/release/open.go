@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
 	"github.com/sigstore/sigstore/pkg/signature"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -56,7 +55,7 @@ func verifyBundle(data []byte, keys []crypto.PublicKey) ([]byte, int, error) {
 		return nil, 0, fmt.Errorf("%w: it is signed by a certificate, not by a key", ErrSignature)
 	}
 	envelope := b.GetDsseEnvelope()
-	sig, message := envelope.GetSignatures()[0].GetSig(), dsse.PAE(envelope.GetPayloadType(), envelope.GetPayload())
+	sig, message := envelope.GetSignatures()[0].GetSig(), pae(envelope.GetPayloadType(), envelope.GetPayload())
 	failed := errors.New("no key to check it with")
 	for i, key := range keys {
 		if key == nil {

@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/vbauerster/mpb/v8"
-	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/term"
 
 	"github.com/kraudcloud/kattest/reproducible/lock"
@@ -18,9 +16,8 @@ import (
 // progress counts bytes and files of one GetAll.
 type progress struct {
 	*counts
-	bar   *mpb.Bar
-	bars  *mpb.Progress
 	log   io.Writer
+	live  bool  // a terminal, on which one line changes
 	total int   // files
 	size  int64 // bytes
 	quit  chan struct{}
@@ -47,12 +44,7 @@ func newProgress(log io.Writer, inputs []lock.Input) progress {
 	interval := every
 	if file, ok := log.(*os.File); ok && term.IsTerminal(int(file.Fd())) && os.Getenv("TERM") != "dumb" {
 		interval = 100 * time.Millisecond
-		p.bars = mpb.New(mpb.WithOutput(log), mpb.WithWidth(40))
-		p.bar = p.bars.AddBar(p.size,
-			mpb.PrependDecorators(decor.Name("fetch "), decor.Any(func(decor.Statistics) string {
-				return fmt.Sprintf("%d of %d files", p.files.Load(), p.total)
-			})),
-			mpb.AppendDecorators(decor.CountersKiloByte("% .1f / % .1f")))
+		p.live = true
 	} else {
 		fmt.Fprintf(log, "fetch: %d files, %s\n", p.total, megabytes(p.size))
 	}
@@ -74,13 +66,15 @@ func (p progress) run(interval time.Duration) {
 	}
 }
 
+// draw says how far it is. A bar would bring a library that every start of kattest
+// pays for.
 func (p progress) draw() {
-	if p.bar != nil {
-		p.bar.SetCurrent(p.bytes.Load())
-		return
+	begin, end := "", "\n"
+	if p.live {
+		begin, end = "\r", "\x1b[K" // which clears what a longer line left
 	}
-	fmt.Fprintf(p.log, "fetch: %d of %d files, %s of %s\n",
-		p.files.Load(), p.total, megabytes(p.bytes.Load()), megabytes(p.size))
+	fmt.Fprintf(p.log, "%sfetch: %d of %d files, %s of %s%s",
+		begin, p.files.Load(), p.total, megabytes(p.bytes.Load()), megabytes(p.size), end)
 }
 
 func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
@@ -95,9 +89,8 @@ func (p progress) close() {
 	close(p.quit)
 	<-p.ended
 	p.draw()
-	if p.bar != nil {
-		p.bar.Abort(false)
-		p.bars.Wait()
+	if p.live {
+		fmt.Fprintln(p.log)
 	}
 }
 

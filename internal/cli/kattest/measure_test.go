@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 		os.Exit(cli.Main(root, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 	}
 	testscript.Main(m, map[string]func(){
-		"kattest":         func() { run(kattest.New()) },
+		"kattest":         func() { run(kattest.New(os.Args[1:]...)) },
 		"kattest-keyless": func() { run(keyless.New()) },
 	})
 }
