@@ -1,7 +1,8 @@
-// Package keyless checks bundles that were signed without a long-lived key: by a
-// certificate of minutes that a sigstore certificate authority (Fulcio) gave to
-// an identity of OpenID Connect. It is sigstore-go's verifier with thresholds that
-// do not change, and needs no network.
+// Package keyless makes and checks bundles that are signed without a long-lived
+// key: by a certificate of minutes that a sigstore certificate authority (Fulcio)
+// gave to an identity of OpenID Connect. It is sigstore-go's signer, and its
+// verifier with thresholds that do not change. Checking needs no network; signing
+// asks the services of a signing configuration, and no other.
 //
 // It does not look at what the statement says, nor keep the trusted root up to
 // date: whoever names the root's file vouches for it. The package is heavy, so
@@ -59,8 +60,7 @@ func verifyBundle(data []byte, trusted root.TrustedMaterial, id release.Identity
 	if err != nil {
 		return nil, none, err
 	}
-	verifier, err := verify.NewVerifier(trusted, verify.WithSignedCertificateTimestamps(certificateTimestamps),
-		verify.WithTransparencyLog(logEntries), verify.WithObserverTimestamps(timestamps), verify.WithoutStatementPredicate())
+	verifier, err := newVerifier(trusted)
 	if err != nil {
 		return nil, none, err
 	}
@@ -95,6 +95,11 @@ func verifyBundle(data []byte, trusted root.TrustedMaterial, id release.Identity
 	return statement, release.Signer{
 		Subject: signer.SubjectAlternativeName, Issuer: signer.Issuer, Time: result.VerifiedTimestamps[0].Timestamp.UTC(),
 	}, nil
+}
+
+func newVerifier(trusted root.TrustedMaterial) (*verify.Verifier, error) {
+	return verify.NewVerifier(trusted, verify.WithSignedCertificateTimestamps(certificateTimestamps),
+		verify.WithTransparencyLog(logEntries), verify.WithObserverTimestamps(timestamps), verify.WithoutStatementPredicate())
 }
 
 // certificateIdentity is id as sigstore-go takes it, which anchors no pattern.
