@@ -1,7 +1,8 @@
 // Package fakesigstore is a sigstore for tests: a certificate authority that gives
 // a certificate to any identity, its certificate log, a transparency log and a
 // time stamping authority, all in memory. Its bundles are whole, and can be made
-// to lack whatever a verifier must miss.
+// to lack whatever a verifier must miss. Its Server speaks the services' own
+// protocols, so that a signer's real clients can be tried.
 //
 // Logs and time stamps are sigstore-go's own fake; its certificates have no SCT,
 // which these have.
@@ -43,6 +44,8 @@ type Authority struct {
 	issuer   *x509.Certificate
 	key      *ecdsa.PrivateKey // the issuer's
 	ctKey    *ecdsa.PrivateKey
+	stamps   *root.SigstoreTimestampingAuthority // the server's
+	stampKey *ecdsa.PrivateKey
 }
 
 // New makes an authority.
@@ -63,7 +66,11 @@ func New() (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Authority{services, rootCert, issuer, key, ctKey}, nil
+	stamps, stampKey, err := newStamps()
+	if err != nil {
+		return nil, err
+	}
+	return &Authority{services, rootCert, issuer, key, ctKey, stamps, stampKey}, nil
 }
 
 func newKey() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }
@@ -91,7 +98,7 @@ func (a *Authority) TrustedRoot() ([]byte, error) {
 		Root: a.root, Intermediates: []*x509.Certificate{a.issuer}, URI: "https://fulcio.localhost",
 		ValidityPeriodStart: begin, ValidityPeriodEnd: end,
 	}
-	trusted, err := root.NewTrustedRoot(root.TrustedRootMediaType01, []root.CertificateAuthority{authority}, ctLogs, a.services.TimestampingAuthorities(), logs)
+	trusted, err := root.NewTrustedRoot(root.TrustedRootMediaType01, []root.CertificateAuthority{authority}, ctLogs, append(a.services.TimestampingAuthorities(), a.stamps), logs)
 	if err != nil {
 		return nil, err
 	}

@@ -48,7 +48,7 @@ func authority(t testing.TB) (*fakesigstore.Authority, *root.TrustedRoot) {
 	return a, trusted
 }
 
-func sign(t testing.TB, a *fakesigstore.Authority, s fakesigstore.Signing) []byte {
+func signed(t testing.TB, a *fakesigstore.Authority, s fakesigstore.Signing) []byte {
 	t.Helper()
 	if s.Subject == "" {
 		s.Subject, s.Issuer = subject, issuer
@@ -63,7 +63,7 @@ func sign(t testing.TB, a *fakesigstore.Authority, s fakesigstore.Signing) []byt
 func TestVerify(t *testing.T) {
 	a, trusted := authority(t)
 	_, stranger := authority(t)
-	good := sign(t, a, fakesigstore.Signing{})
+	good := signed(t, a, fakesigstore.Signing{})
 	for _, tt := range []struct {
 		name    string
 		bundle  []byte
@@ -74,8 +74,8 @@ func TestVerify(t *testing.T) {
 		{"exact", good, trusted, exact, ""},
 		{"by patterns", good, trusted, release.Identity{SubjectPattern: `https://forge\.example/acme/stack/.*@refs/tags/v[0-9.]+`, IssuerPattern: `https://token\.(forge|mill)\.example`}, ""},
 		{"one of two", good, trusted, release.Identity{SubjectPattern: `mallory|` + subject, Issuer: issuer}, ""},
-		{"time by the stamp alone", sign(t, a, fakesigstore.Signing{WithoutPromise: true}), trusted, exact, ""},
-		{"time by the log alone", sign(t, a, fakesigstore.Signing{WithoutTimestamp: true}), trusted, exact, ""},
+		{"time by the stamp alone", signed(t, a, fakesigstore.Signing{WithoutPromise: true}), trusted, exact, ""},
+		{"time by the log alone", signed(t, a, fakesigstore.Signing{WithoutTimestamp: true}), trusted, exact, ""},
 
 		{"another identity", good, trusted, release.Identity{Subject: subject + "x", Issuer: issuer}, "SAN"},
 		{"another issuer", good, trusted, release.Identity{Subject: subject, Issuer: issuer + "/"}, "issuer"},
@@ -83,26 +83,26 @@ func TestVerify(t *testing.T) {
 		{"a pattern that matches the beginning", good, trusted, release.Identity{SubjectPattern: `https://forge\.example/acme/`, Issuer: issuer}, "SAN"},
 		{"a pattern that matches the end", good, trusted, release.Identity{SubjectPattern: `stack/release\.yml@refs/tags/v1\.0`, Issuer: issuer}, "SAN"},
 		{"alternatives are anchored too", good, trusted, release.Identity{SubjectPattern: `https://forge\.example/|v1\.0`, Issuer: issuer}, "SAN"},
-		{"lines are not ends", sign(t, a, fakesigstore.Signing{Subject: "https://forge.example/x?a%0Aroot", Issuer: issuer}), trusted, release.Identity{SubjectPattern: `(?m)^root$`, Issuer: issuer}, "SAN"},
+		{"lines are not ends", signed(t, a, fakesigstore.Signing{Subject: "https://forge.example/x?a%0Aroot", Issuer: issuer}), trusted, release.Identity{SubjectPattern: `(?m)^root$`, Issuer: issuer}, "SAN"},
 		{"an issuer's pattern that matches a part", good, trusted, release.Identity{Subject: subject, IssuerPattern: `forge\.example`}, "issuer"},
-		{"an identity behind ours", sign(t, a, fakesigstore.Signing{Subject: subject + ".mallory.example", Issuer: issuer}), trusted, release.Identity{SubjectPattern: `https://forge\.example/acme/stack/release\.yml@refs/tags/v1\.0`, Issuer: issuer}, "SAN"},
+		{"an identity behind ours", signed(t, a, fakesigstore.Signing{Subject: subject + ".mallory.example", Issuer: issuer}), trusted, release.Identity{SubjectPattern: `https://forge\.example/acme/stack/release\.yml@refs/tags/v1\.0`, Issuer: issuer}, "SAN"},
 
 		{"another sigstore", good, stranger, exact, "log inclusion"},
-		{"no log entry", sign(t, a, fakesigstore.Signing{WithoutLog: true}), trusted, exact, "not enough verified log entries"},
-		{"no SCT", sign(t, a, fakesigstore.Signing{WithoutSCT: true}), trusted, exact, "signed certificate timestamp"},
-		{"no time", sign(t, a, fakesigstore.Signing{WithoutTimestamp: true, WithoutPromise: true}), trusted, exact, "timestamp"},
-		{"signed after the certificate ended", sign(t, a, fakesigstore.Signing{Certified: time.Now().Add(-20 * time.Minute)}), trusted, exact, "outside certificate validity"},
-		{"signed before it began", sign(t, a, fakesigstore.Signing{Certified: time.Now().Add(10 * time.Minute)}), trusted, exact, "outside certificate validity"},
-		{"ended by the stamp", sign(t, a, fakesigstore.Signing{Certified: time.Now().Add(-20 * time.Minute), WithoutPromise: true}), trusted, exact, "outside certificate validity"},
+		{"no log entry", signed(t, a, fakesigstore.Signing{WithoutLog: true}), trusted, exact, "not enough verified log entries"},
+		{"no SCT", signed(t, a, fakesigstore.Signing{WithoutSCT: true}), trusted, exact, "signed certificate timestamp"},
+		{"no time", signed(t, a, fakesigstore.Signing{WithoutTimestamp: true, WithoutPromise: true}), trusted, exact, "timestamp"},
+		{"signed after the certificate ended", signed(t, a, fakesigstore.Signing{Certified: time.Now().Add(-20 * time.Minute)}), trusted, exact, "outside certificate validity"},
+		{"signed before it began", signed(t, a, fakesigstore.Signing{Certified: time.Now().Add(10 * time.Minute)}), trusted, exact, "outside certificate validity"},
+		{"ended by the stamp", signed(t, a, fakesigstore.Signing{Certified: time.Now().Add(-20 * time.Minute), WithoutPromise: true}), trusted, exact, "outside certificate validity"},
 		{"another statement", change(t, good, func(tree map[string]any) {
 			tree["dsseEnvelope"].(map[string]any)["payload"] = "e30="
 		}), trusted, exact, "payload hash"},
 		{"another's log entry", change(t, good, func(tree map[string]any) {
-			other := parse(t, sign(t, a, fakesigstore.Signing{}))
+			other := parse(t, signed(t, a, fakesigstore.Signing{}))
 			material(tree)["tlogEntries"] = material(other)["tlogEntries"]
 		}), trusted, exact, "signature does not match"},
 		{"another's certificate", change(t, good, func(tree map[string]any) {
-			other := parse(t, sign(t, a, fakesigstore.Signing{}))
+			other := parse(t, signed(t, a, fakesigstore.Signing{}))
 			material(tree)["certificate"] = material(other)["certificate"]
 		}), trusted, exact, "certificate does not match"},
 		{"a key's", keyed(t), trusted, exact, "by a key"},
@@ -165,7 +165,7 @@ func TestGenuineBundle(t *testing.T) {
 
 func TestUnusable(t *testing.T) {
 	a, trusted := authority(t)
-	good := sign(t, a, fakesigstore.Signing{})
+	good := signed(t, a, fakesigstore.Signing{})
 	for _, id := range []release.Identity{
 		{},
 		{Subject: subject},
@@ -189,7 +189,7 @@ func TestUnusable(t *testing.T) {
 
 func FuzzVerify(f *testing.F) {
 	a, trusted := authority(f)
-	f.Add(sign(f, a, fakesigstore.Signing{}))
+	f.Add(signed(f, a, fakesigstore.Signing{}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		got, by, err := Verify(data, trusted, exact)
 		if err != nil {

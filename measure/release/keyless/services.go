@@ -104,7 +104,7 @@ func checkAddress(u *url.URL) error {
 func (s Services) clients(ctx context.Context) (sign.BundleOptions, error) {
 	var options sign.BundleOptions
 	asked := newTransport(ctx)
-	options.CertificateProvider = authority{sign.NewFulcio(&sign.FulcioOptions{BaseURL: s.authority.URL, Transport: asked}), asked}
+	options.CertificateProvider = certifier{sign.NewFulcio(&sign.FulcioOptions{BaseURL: s.authority.URL, Transport: asked}), asked}
 	for _, stamp := range s.stamps {
 		options.TimestampAuthorities = append(options.TimestampAuthorities,
 			sign.NewTimestampAuthority(&sign.TimestampAuthorityOptions{URL: stamp.URL, Transport: newTransport(ctx)}))
@@ -117,11 +117,35 @@ func (s Services) clients(ctx context.Context) (sign.BundleOptions, error) {
 				return sign.BundleOptions{}, err
 			}
 			runtime := httptransport.NewWithClient(u.Host, u.Path, []string{u.Scheme}, &http.Client{Transport: newTransport(ctx)})
-			client.Client = entries.New(runtime, strfmt.NewFormats())
+			client.Client = checkedLog{entries.New(runtime, strfmt.NewFormats())}
 		}
 		options.TransparencyLogs = append(options.TransparencyLogs, transparencyLog{sign.NewRekor(client)})
 	}
 	return options, nil
+}
+
+// checkedLog is a log of version 1 whose answers lack nothing that sigstore-go
+// takes for granted.
+type checkedLog struct{ entries.ClientService }
+
+// CreateLogEntry implements sign.RekorClient.
+func (l checkedLog) CreateLogEntry(params *entries.CreateLogEntryParams, options ...entries.ClientOption) (*entries.CreateLogEntryCreated, error) {
+	created, err := l.ClientService.CreateLogEntry(params, options...)
+	if _, ok := errors.AsType[*entries.CreateLogEntryConflict](err); ok {
+		return nil, errors.New("it says that it has the entry, of a key that is new")
+	}
+	if err != nil {
+		return nil, err
+	}
+	entry, ok := created.Payload[created.ETag]
+	if !ok || entry.LogID == nil || entry.LogIndex == nil || entry.IntegratedTime == nil || entry.Verification == nil {
+		return nil, errors.New("its answer is no entry")
+	}
+	proof := entry.Verification.InclusionProof
+	if proof == nil || proof.LogIndex == nil || proof.RootHash == nil || proof.TreeSize == nil || proof.Checkpoint == nil {
+		return nil, errors.New("its answer is an entry without an inclusion proof")
+	}
+	return created, nil
 }
 
 // transport bounds what a service may answer, and how long it may take; clients of

@@ -1,7 +1,6 @@
 package keyless
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -70,14 +69,12 @@ func signStatement(ctx context.Context, statement []byte, token Token, services 
 	case err != nil: // time stamping authorities alone have no wrapper of ours
 		return nil, fmt.Errorf("%w: time stamping authority: %w", ErrUnavailable, err)
 	}
+	if err := checkSigned(b, trusted); err != nil {
+		return nil, err
+	}
 	out, err := protojson.Marshal(b)
 	if err != nil {
 		return nil, err
-	}
-	if trusted != nil {
-		if err := checkSigned(b, statement, trusted); err != nil {
-			return nil, fmt.Errorf("%w: what the services gave, by the trusted root: %w", release.ErrSignature, err)
-		}
 	}
 	if len(out) >= release.MaxBundle {
 		return nil, fmt.Errorf("%w: bundle of %d bytes, more than %d", ErrUnavailable, len(out), release.MaxBundle)
@@ -85,33 +82,34 @@ func signStatement(ctx context.Context, statement []byte, token Token, services 
 	return append(out, '\n'), nil
 }
 
-// checkSigned is Verify for whoever has just signed, and need not be named.
-func checkSigned(b *protobundle.Bundle, statement []byte, trusted root.TrustedMaterial) error {
+// checkSigned is Verify for whoever has just signed, and need not be named. Without
+// a trusted root it checks form.
+func checkSigned(b *protobundle.Bundle, trusted root.TrustedMaterial) error {
+	read, err := bundle.NewBundle(b)
+	if err != nil {
+		return fmt.Errorf("%w: what the services gave makes no bundle: %w", ErrUnavailable, err)
+	}
+	if trusted == nil {
+		return nil
+	}
 	verifier, err := newVerifier(trusted)
 	if err != nil {
 		return err
 	}
-	read, err := bundle.NewBundle(b)
-	if err != nil {
-		return err
-	}
 	if _, err := verifier.Verify(read, verify.NewPolicy(verify.WithoutArtifactUnsafe(), verify.WithoutIdentitiesUnsafe())); err != nil {
-		return err
-	}
-	if !bytes.Equal(b.GetDsseEnvelope().GetPayload(), statement) {
-		return errors.New("another statement")
+		return fmt.Errorf("%w: what the services gave, by the trusted root: %w", release.ErrSignature, err)
 	}
 	return nil
 }
 
-// authority is the certificate authority, which is to certify our key.
-type authority struct {
+// certifier is the certificate authority, which is to certify our key.
+type certifier struct {
 	client    *sign.Fulcio
 	transport *transport
 }
 
 // GetCertificate implements sign.CertificateProvider.
-func (a authority) GetCertificate(ctx context.Context, key sign.Keypair, options *sign.CertificateProviderOptions) ([]byte, error) {
+func (a certifier) GetCertificate(ctx context.Context, key sign.Keypair, options *sign.CertificateProviderOptions) ([]byte, error) {
 	der, err := a.client.GetCertificate(ctx, key, options)
 	switch {
 	case err != nil && a.transport.refused():
