@@ -1,7 +1,6 @@
 package release
 
 import (
-	"crypto"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,23 +20,19 @@ type otherStatement struct {
 	Predicate     json.RawMessage `json:"predicate"`
 }
 
-// SignPredicate returns another statement about a boot stack's components, such
-// as its bill of materials, in a bundle as Sign does. What the predicate says is
-// not looked at.
-func SignPredicate(predicateType string, predicate []byte, components []Component, key crypto.Signer) ([]byte, error) {
+// PredicateStatement returns another in-toto statement about a boot stack's
+// components, such as its bill of materials. What the predicate says is not looked
+// at.
+func PredicateStatement(predicateType string, predicate []byte, components []Component) ([]byte, error) {
 	if len(components) == 0 {
-		return nil, errors.New("signing a statement: no components")
+		return nil, errors.New("making a statement: no components")
 	}
 	payload, err := strictjson.Canonical(otherStatement{StatementType, Release{Components: components}.subjects(), predicateType, predicate})
 	if err != nil {
-		return nil, fmt.Errorf("signing a statement: %w", err)
+		return nil, fmt.Errorf("making a statement: %w", err)
 	}
 	if len(payload) > maxStatement {
-		return nil, fmt.Errorf("signing a statement: %d bytes, more than %d", len(payload), maxStatement)
+		return nil, fmt.Errorf("making a statement: %d bytes, more than %d", len(payload), maxStatement)
 	}
-	out, err := signBundle(payload, key)
-	if err != nil {
-		return nil, fmt.Errorf("signing a statement: %w", err)
-	}
-	return out, nil
+	return payload, nil
 }

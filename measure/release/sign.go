@@ -35,6 +35,16 @@ func Sign(r Release, key crypto.Signer) ([]byte, error) {
 	return out, nil
 }
 
+// SignStatement returns an in-toto statement, which is not looked at, in a bundle
+// as Sign does a release.
+func SignStatement(statement []byte, key crypto.Signer) ([]byte, error) {
+	out, err := signBundle(statement, key)
+	if err != nil {
+		return nil, fmt.Errorf("signing a statement: %w", err)
+	}
+	return out, nil
+}
+
 // signBundle returns the bundle, whose signature it has checked.
 func signBundle(payload []byte, key crypto.Signer) ([]byte, error) {
 	sig, err := signMessage(key, pae(PayloadType, payload))

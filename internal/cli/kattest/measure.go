@@ -2,7 +2,6 @@ package kattest
 
 import (
 	"context"
-	"crypto"
 	"errors"
 	"fmt"
 	"slices"
@@ -19,14 +18,14 @@ type measureFlags struct {
 	inputFlags
 	shapeFlags
 	igvmFlags
+	signFlags
 	output string
 
-	sign, bundle string
-	serial       uint64
-	corim        string
-	policy       policyFlags
-	release      string
-	trust        trustFlags
+	serial  uint64
+	corim   string
+	policy  policyFlags
+	release string
+	trust   trustFlags
 
 	transcript, diff bool
 }
@@ -46,7 +45,9 @@ vCPUs of that model. One digest for each combination of --vcpus, CPU and
 sigstore's plugin 'sigstore-kms-NAME' in PATH, or a file:
   openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out release.key
   openssl pkey -in release.key -pubout -out release.pub
-The password of an encrypted key is taken from COSIGN_PASSWORD.
+The password of an encrypted key is taken from COSIGN_PASSWORD. With '--sign keyless'
+an identity signs, by 'kattest-keyless sign': its help says whose token is taken. The
+services are those of --signing-config; --trusted-root verifies what they gave.
 
 --corim writes the digests as reference values for other verifiers, with what
 --policy demands of guest policy, TCB and processor: a CoRIM by the profile for
@@ -67,6 +68,8 @@ folders of boot stacks, and says where they part; exit status 5 if they do.`,
       --cmdline 'console=ttyS0' --output digest
   kattest measure --stack DIR --sign release.key --bundle release.json
   kattest measure --stack DIR --corim release.corim --sign release.key
+  kattest measure --stack DIR --sign keyless --signing-config signing_config.json \
+      --trusted-root trusted_root.json --bundle release.json
   kattest measure --stack DIR --release release.json --key release.pub
   kattest measure --release release.json --key release.pub --vcpus 96 --cpu host
   kattest measure --stack DIR --transcript --output json >a.json
@@ -85,8 +88,7 @@ folders of boot stacks, and says where they part; exit status 5 if they do.`,
 	f.shapeFlags.register(flags)
 	f.igvmFlags.register(flags)
 	flags.StringVar(&f.output, "output", "text", "text, json or digest (the bare digests, one a line)")
-	flags.StringVar(&f.sign, "sign", "", "key to sign a release with: PEM file, or NAME://KEY of a KMS; needs --stack, and --bundle or --corim")
-	flags.StringVar(&f.bundle, "bundle", "", "file to write the release to")
+	f.signFlags.register(flags, "key to sign a release or a CoRIM with, with --stack")
 	flags.Uint64Var(&f.serial, "release-serial", 0, "serial of the release, larger than that of the one before")
 	flags.StringVar(&f.corim, "corim", "", "file to write a CoRIM to; needs --stack")
 	f.policy.register(flags)
@@ -114,11 +116,9 @@ func (f measureFlags) run(cmd *cobra.Command, args []string) error {
 	if f.diff {
 		return f.runDiff(cmd, args, shapes)
 	}
-	var key crypto.Signer
-	if f.sign != "" { // before the work, of which nothing is lost then
-		if key, err = openReleaseSigner(cmd.Context(), f.sign); err != nil {
-			return err
-		}
+	by, err := f.signers(cmd.Context()) // before the work, of which nothing is lost then
+	if err != nil {
+		return err
 	}
 	in, err := f.read(cmd.Context(), shapes[0].VMM)
 	if err != nil {
@@ -137,7 +137,7 @@ func (f measureFlags) run(cmd *cobra.Command, args []string) error {
 		return cli.Usage(err, "")
 	}
 	if f.bundle != "" || f.corim != "" {
-		if err := f.publish(cmd, in, shapes, verdict, key); err != nil {
+		if err := f.publish(cmd, in, shapes, verdict, by); err != nil {
 			return err
 		}
 	}
@@ -216,9 +216,11 @@ func (f measureFlags) check(flags *pflag.FlagSet) error {
 	}
 	errs = append(errs, f.shapeFlags.check(flags))
 	errs = append(errs, f.checkPublish(given)...)
-	if err := f.trust.check(given("release")); err != nil {
-		errs = append(errs, err)
+	trust, trustedRoot := f.trust, ""
+	if f.sign == signKeyless || !given("release") { // then the root is for what is signed
+		trust.trustedRoot, trustedRoot = "", trust.trustedRoot
 	}
+	errs = append(errs, trust.check(given("release")), f.checkKeyless(trustedRoot))
 	if given("release") && given("stack") {
 		for _, name := range append(shapeFlagNames, "transcript") {
 			if given(name) {

@@ -1,6 +1,7 @@
 package kattest
 
 import (
+	"context"
 	"crypto"
 	"crypto/sha256"
 	"errors"
@@ -38,15 +39,42 @@ func (f measureFlags) checkPublish(given func(string) bool) []error {
 	if given("release-serial") && !given("sign") && !given("corim") {
 		bad("--release-serial without --sign or --corim")
 	}
+	if given("corim") && f.sign == signKeyless {
+		bad("--corim: a key signs it, and no identity")
+	}
 	if given("policy") && !given("corim") {
 		bad("--policy without --corim")
 	}
 	return errs
 }
 
+// signers sign what is published.
+type signers struct {
+	release statementSigner
+	corim   crypto.Signer
+}
+
+// signers opens who --sign names.
+func (f measureFlags) signers(ctx context.Context) (by signers, err error) {
+	if f.sign == "" {
+		return signers{}, nil
+	}
+	if f.bundle != "" {
+		if by.release, err = f.open(ctx, f.trust.trustedRoot); err != nil {
+			return signers{}, err
+		}
+	}
+	if f.corim != "" {
+		if by.corim, err = openReleaseSigner(ctx, f.sign); err != nil {
+			return signers{}, err
+		}
+	}
+	return by, nil
+}
+
 // publish writes the release, the CoRIM or both. Each file is either whole or not
 // there, and neither is if one cannot be made.
-func (f measureFlags) publish(cmd *cobra.Command, in inputs, shapes []measure.Shape, verdict probe.Verdict, key crypto.Signer) error {
+func (f measureFlags) publish(cmd *cobra.Command, in inputs, shapes []measure.Shape, verdict probe.Verdict, by signers) error {
 	claim, err := claimOf(verdict)
 	if err != nil {
 		return err
@@ -64,13 +92,13 @@ func (f measureFlags) publish(cmd *cobra.Command, in inputs, shapes []measure.Sh
 	var bundle, manifest []byte
 	var references int
 	if f.corim != "" {
-		if manifest, references, err = f.makeCoRIM(cmd, r, digest, key); err != nil {
+		if manifest, references, err = f.makeCoRIM(cmd, r, digest, by.corim); err != nil {
 			return err
 		}
 	}
 	if f.bundle != "" {
-		if bundle, err = release.Sign(r, key); err != nil {
-			return signingError(err)
+		if bundle, err = by.release(cmd.Context(), statement); err != nil {
+			return err
 		}
 		if err := wholefile.Write(f.bundle, bundle, 0o644); err != nil {
 			return err

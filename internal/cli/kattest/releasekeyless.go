@@ -16,31 +16,45 @@ import (
 	"github.com/kraudcloud/kattest/measure/release"
 )
 
-// keylessProgram checks what identities signed: adr 0014 says why it is a program.
+// keylessProgram signs by identities, and checks what they signed: adr 0014 says
+// why it is a program.
 const keylessProgram = "kattest-keyless"
+
+const keylessHint = "put " + keylessProgram + " beside kattest or into PATH: go install ./cmd/" + keylessProgram
 
 // askKeyless runs kattest-keyless over a bundle. What it returns is what was
 // checked: the bundle is not read a second time.
 func askKeyless(ctx context.Context, bundle []byte, id release.Identity, trustedRoot string) (release.Keyless, error) {
 	program, err := findKeyless()
 	if err != nil {
-		return release.Keyless{}, cli.Usage(fmt.Errorf("--identity: %w", err), "put "+keylessProgram+" beside kattest or into PATH: go install ./cmd/"+keylessProgram)
+		return release.Keyless{}, cli.Usage(fmt.Errorf("--identity: %w", err), keylessHint)
 	}
-	cmd := exec.CommandContext(ctx, program, "--trusted-root", trustedRoot,
-		"--identity", id.Subject, "--identity-pattern", id.SubjectPattern, "--issuer", id.Issuer, "--issuer-pattern", id.IssuerPattern)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(bundle), &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return release.Keyless{}, keylessError(ctx, err, stderr.String())
+	out, err := runKeyless(ctx, program, []string{
+		"--trusted-root", trustedRoot,
+		"--identity", id.Subject, "--identity-pattern", id.SubjectPattern, "--issuer", id.Issuer, "--issuer-pattern", id.IssuerPattern,
+	}, bundle)
+	if err != nil {
+		return release.Keyless{}, err
 	}
 	var answer release.Keyless
-	if err := strictjson.Decode(stdout.Bytes(), &answer); err != nil {
+	if err := strictjson.Decode(out, &answer); err != nil {
 		return release.Keyless{}, fmt.Errorf("%s: its answer: %w", program, err)
 	}
 	if answer.MediaType != release.KeylessMediaType {
 		return release.Keyless{}, fmt.Errorf("%s: its answer: mediaType: %.100q, want %q", program, answer.MediaType, release.KeylessMediaType)
 	}
 	return answer, nil
+}
+
+// runKeyless runs kattest-keyless, and returns what it says.
+func runKeyless(ctx context.Context, program string, args []string, stdin []byte) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, program, args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return nil, keylessError(ctx, err, stderr.String())
+	}
+	return stdout.Bytes(), nil
 }
 
 // findKeyless prefers the program that was installed with this one.
@@ -73,6 +87,8 @@ func keylessError(ctx context.Context, err error, stderr string) error {
 		return fmt.Errorf("%w: %w", release.ErrSignature, said)
 	case cli.ExitUsage:
 		return cli.Usage(said, "")
+	case cli.ExitUnavailable:
+		return &cli.Error{Code: cli.ExitUnavailable, Err: said, Hint: "nothing is signed; it may be tried again"}
 	default:
 		return fmt.Errorf("%s: %w: %w", keylessProgram, err, said)
 	}

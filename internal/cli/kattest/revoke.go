@@ -15,9 +15,10 @@ import (
 
 // revokeFlags are the flags of kattest revoke.
 type revokeFlags struct {
-	sign, bundle, until string
-	belowSerial         uint64
-	releases            []string
+	signFlags
+	until, trustedRoot string
+	belowSerial        uint64
+	releases           []string
 }
 
 func newRevoke() *cobra.Command {
@@ -40,8 +41,8 @@ out in its place, serves nobody for longer.`,
 	flags.Uint64Var(&f.belowSerial, "below-serial", 0, "revoke all releases with a smaller serial")
 	flags.StringArrayVar(&f.releases, "revoked-release", nil, "revoke the release with that SHA-256 of its statement; may be given more than once")
 	flags.StringVar(&f.until, "until", "", "time until which the list is good, RFC 3339")
-	flags.StringVar(&f.sign, "sign", "", "key that signed the releases: PEM file, or NAME://KEY of a KMS")
-	flags.StringVar(&f.bundle, "bundle", "", "file to write the list to")
+	f.signFlags.register(flags, "key or identity that signed the releases")
+	registerTrustedRoot(flags, &f.trustedRoot)
 	return cmd
 }
 
@@ -50,13 +51,17 @@ func (f *revokeFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return cli.Usage(err, "see 'kattest revoke --help'")
 	}
-	key, err := openReleaseSigner(cmd.Context(), f.sign)
+	statement, err := v.Statement()
+	if err != nil {
+		return cli.Usage(err, "")
+	}
+	sign, err := f.open(cmd.Context(), f.trustedRoot)
 	if err != nil {
 		return err
 	}
-	b, err := release.SignRevocation(v, key)
+	b, err := sign(cmd.Context(), statement)
 	if err != nil {
-		return signingError(err)
+		return err
 	}
 	if err := wholefile.Write(f.bundle, b, 0o644); err != nil {
 		return err
@@ -70,6 +75,9 @@ func (f *revokeFlags) run(cmd *cobra.Command) error {
 func (f *revokeFlags) revocation() (release.Revocation, error) {
 	if f.sign == "" || f.bundle == "" || f.until == "" {
 		return release.Revocation{}, errors.New("want --sign, --bundle and --until")
+	}
+	if err := f.checkKeyless(f.trustedRoot); err != nil {
+		return release.Revocation{}, err
 	}
 	v := release.Revocation{BelowSerial: f.belowSerial}
 	var err error

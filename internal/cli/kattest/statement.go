@@ -17,15 +17,16 @@ import (
 
 // statementFlags are those of a statement about a boot stack beside its release.
 type statementFlags struct {
-	stack, lock, source, sign, bundle string
+	signFlags
+	stack, lock, source, trustedRoot string
 }
 
 func (f *statementFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.stack, "stack", "", "boot stack, as kattest build writes it (required)")
 	flags.StringVar(&f.lock, "lock", "", "lock file that it was built from (default reproducible/lock.json of the source)")
 	flags.StringVar(&f.source, "source", "", "checkout of "+module+" (default the one around the working directory)")
-	flags.StringVar(&f.sign, "sign", "", "key to sign with: PEM file, or NAME://KEY of a KMS; needs --bundle")
-	flags.StringVar(&f.bundle, "bundle", "", "file to write the signed statement to")
+	f.signFlags.register(flags, "key to sign with, with --bundle")
+	registerTrustedRoot(flags, &f.trustedRoot)
 }
 
 // built is a boot stack whose files are those of its manifest.
@@ -38,6 +39,9 @@ type built struct {
 func (f *statementFlags) read(cmd *cobra.Command) (built, error) {
 	if f.stack == "" || (f.sign == "") != (f.bundle == "") {
 		return built{}, cli.Usage(errors.New("want --stack, and --sign with --bundle or neither"), "see '"+cmd.CommandPath()+" --help'")
+	}
+	if err := f.checkKeyless(f.trustedRoot); err != nil {
+		return built{}, cli.Usage(err, "see '"+cmd.CommandPath()+" --help'")
 	}
 	if f.lock == "" {
 		checkout, err := findSource(f.source)
@@ -71,13 +75,17 @@ func (f *statementFlags) write(cmd *cobra.Command, b built, predicateType string
 	if err != nil {
 		return err
 	}
-	key, err := openReleaseSigner(cmd.Context(), f.sign)
+	statement, err := release.PredicateStatement(predicateType, predicate, components)
 	if err != nil {
 		return err
 	}
-	signed, err := release.SignPredicate(predicateType, predicate, components, key)
+	sign, err := f.open(cmd.Context(), f.trustedRoot)
 	if err != nil {
-		return signingError(err)
+		return err
 	}
-	return wholefile.Write(f.bundle, signed, 0o644)
+	bundle, err := sign(cmd.Context(), statement)
+	if err != nil {
+		return err
+	}
+	return wholefile.Write(f.bundle, bundle, 0o644)
 }

@@ -1,6 +1,6 @@
-// Package keyless is the command kattest-keyless, which kattest runs for a bundle
-// that a certificate signed: sigstore's verifier and its some seventy modules stay
-// out of the program that judges reports.
+// Package keyless is the command kattest-keyless, which kattest runs for bundles
+// that a certificate signs: sigstore's signer and verifier and their some seventy
+// modules stay out of the program that judges reports.
 package keyless
 
 import (
@@ -54,6 +54,7 @@ Exit status: 0 it holds, 2 usage, bad trusted root or no bundle, 3 it does not h
 	flags.StringVar(&id.SubjectPattern, "identity-pattern", "", "the same by a pattern")
 	flags.StringVar(&id.Issuer, "issuer", "", "OpenID Connect issuer that vouched for the identity")
 	flags.StringVar(&id.IssuerPattern, "issuer-pattern", "", "the same by a pattern")
+	cmd.AddCommand(newSign())
 	return cmd
 }
 
@@ -64,13 +65,9 @@ func check(cmd *cobra.Command, id release.Identity, trustedRoot string) (release
 	if trustedRoot == "" {
 		return release.Keyless{}, cli.Usage(errors.New("no --trusted-root"), "cosign trusted-root create makes one, and sigstore publishes its own")
 	}
-	data, err := cli.ReadFile(trustedRoot, keyless.MaxTrustedRoot)
+	trusted, err := readTrustedRoot(trustedRoot)
 	if err != nil {
 		return release.Keyless{}, cli.Usage(err, "")
-	}
-	trusted, err := keyless.ParseTrustedRoot(data)
-	if err != nil {
-		return release.Keyless{}, cli.Usage(fmt.Errorf("%s: %w", trustedRoot, err), "")
 	}
 	bundle, err := cli.ReadAll("standard input", cmd.InOrStdin(), release.MaxBundle)
 	if err != nil {
