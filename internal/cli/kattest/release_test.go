@@ -8,6 +8,7 @@ import (
 	"io"
 	"log"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,7 +26,10 @@ import (
 
 // Scripts find what those of verify do, the KMS plugin of those of idblock, and
 // root.json and stranger.json, the trusted roots of two sigstores. $REGISTRY is the
-// address of an empty registry, and $NOWHERE one at which nobody listens. They may use:
+// address of an empty registry, and $NOWHERE one at which nobody listens.
+// services1.json and services2.json name the first sigstore's services, with a log of
+// either version, and nowhere.json such that are not there. $ACTIONS is where GitHub
+// Actions would give a token; $TOKEN, token and expired are such. They may use:
 //
 //	keyless BUNDLE OUT SUBJECT ISSUER [no-log|no-sct|no-time|expired]
 //	                        sign a bundle's statement anew, by an identity of the first sigstore
@@ -49,6 +53,9 @@ func TestReleaseScripts(t *testing.T) {
 			env.Defer(server.Close)
 			env.Setenv("REGISTRY", strings.TrimPrefix(server.URL, "http://"))
 			env.Setenv("NOWHERE", "127.0.0.1:1")
+			if err := serveSigstore(env, sigstore); err != nil {
+				return err
+			}
 			env.Setenv("SOON", time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
 			env.Setenv("LATER", time.Now().Add(2*time.Hour).UTC().Format(time.RFC3339))
 			return errors.Join(makeAnswer(env, psp),
@@ -61,6 +68,33 @@ func TestReleaseScripts(t *testing.T) {
 			"keyless": func(ts *testscript.TestScript, _ bool, args []string) { signKeyless(ts, sigstore, args) },
 		},
 	})
+}
+
+// serveSigstore serves what --sign keyless asks.
+func serveSigstore(env *testscript.Env, a *fakesigstore.Authority) error {
+	server := httptest.NewServer(&fakesigstore.Server{Authority: a})
+	env.Defer(server.Close)
+	by := fakesigstore.Signing{Subject: "https://forge.example/acme/stack/release.yml@refs/tags/v1.0", Issuer: "https://token.forge.example"}
+	token := fakesigstore.IdentityToken(by, time.Now().Add(time.Hour))
+	env.Setenv("TOKEN", token)
+	env.Setenv("ACTIONS", server.URL+fakesigstore.PathToken+"?"+url.Values{"subject": {by.Subject}, "issuer": {by.Issuer}}.Encode())
+	env.Setenv("ACTIONS_SECRET", fakesigstore.Secret)
+	files := map[string][]byte{"token": []byte(token + "\n"), "expired": []byte(fakesigstore.IdentityToken(by, time.Now().Add(-time.Minute)))}
+	for name, of := range map[string]struct {
+		address string
+		version uint32
+	}{"services1.json": {server.URL, 1}, "services2.json": {server.URL, 2}, "nowhere.json": {"http://127.0.0.1:1", 1}} {
+		config, err := fakesigstore.SigningConfig(of.address, of.version)
+		if err != nil {
+			return err
+		}
+		files[name] = config
+	}
+	var errs []error
+	for name, data := range files {
+		errs = append(errs, os.WriteFile(filepath.Join(env.WorkDir, name), data, 0o600))
+	}
+	return errors.Join(errs...)
 }
 
 func newSigstore(t *testing.T) (*fakesigstore.Authority, []byte) {
