@@ -96,10 +96,10 @@ func TestDebiansKernelObeysHostileTable(t *testing.T) {
 	console := rootless(t, debiansKernel(t), args...)
 	want := []string{
 		"low reads 0x50000",
-		"low found 0x0",
+		"low found something",
 		"low wrote 0x21444142",
 		"high reads 0x10000000",
-		"high found 0x0",
+		"high found something",
 		"high wrote 0x21444142",
 		"table reads 0x4",
 		"table found 0x234",
@@ -107,7 +107,14 @@ func TestDebiansKernelObeysHostileTable(t *testing.T) {
 		"device reads 0xFEC00000",
 		"device found 0x170020",
 	}
-	if diff := cmp.Diff(want, lines(t, told)); diff != "" {
+	got := lines(t, told)
+	for i, line := range got {
+		// Where the kernel puts what is random.
+		if what, _, ok := strings.Cut(line, " found "); ok && (what == "low" || what == "high") {
+			got[i] = what + " found something"
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("what the bytecode told the host (-want +got):\n%s\n%s", diff, console)
 	}
 }

@@ -41,7 +41,7 @@ out in its place, serves nobody for longer.`,
 	flags.Uint64Var(&f.belowSerial, "below-serial", 0, "revoke all releases with a smaller serial")
 	flags.StringArrayVar(&f.releases, "revoked-release", nil, "revoke the release with that SHA-256 of its statement; may be given more than once")
 	flags.StringVar(&f.until, "until", "", "time until which the list is good, RFC 3339")
-	f.signFlags.register(flags, "key or identity that signed the releases")
+	f.register(flags, "key or identity that signed the releases")
 	registerTrustedRoot(flags, &f.trustedRoot)
 	return cmd
 }
