@@ -9,9 +9,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/registry"
 
+	"github.com/kraudcloud/kattest/internal/fakesigstore"
+	"github.com/kraudcloud/kattest/measure/release"
 	"github.com/kraudcloud/kattest/measure/stack"
 )
 
@@ -60,6 +63,74 @@ func TestRelease(t *testing.T) {
 
 	// A second time is another release, and leaves the first alone.
 	released(t, out, "RELEASE_KEY="+s.key).want(t, 2, "is there already")
+}
+
+// keyless is what scripts/release needs besides, to sign for an identity of a
+// sigstore on loopback.
+func keyless(t *testing.T, by fakesigstore.Signing) []string {
+	t.Helper()
+	authority, err := fakesigstore.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(&fakesigstore.Server{Authority: authority})
+	t.Cleanup(server.Close)
+	root, err := authority.TrustedRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := fakesigstore.SigningConfig(server.URL, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, data := range map[string][]byte{"root.json": root, "config.json": config} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return []string{
+		"RELEASE_KEY=keyless", "RELEASE_SIGNING_CONFIG=" + dir + "/config.json", "RELEASE_TRUSTED_ROOT=" + dir + "/root.json",
+		"SIGSTORE_ID_TOKEN=" + fakesigstore.IdentityToken(by, time.Now().Add(time.Hour)),
+	}
+}
+
+// Without a key an identity signs.
+func TestKeylessRelease(t *testing.T) {
+	by := fakesigstore.Signing{Subject: "https://forge.example/acme/release.yml@refs/tags/v3", Issuer: "https://token.forge.example"}
+	env := append(keyless(t, by), "RELEASE_IDENTITY="+by.Subject, "RELEASE_ISSUER="+by.Issuer)
+	out := filepath.Join(t.TempDir(), "release")
+	released(t, out, env...).want(t, 0, "signed by "+by.Subject)
+	for _, name := range []string{"release.sigstore.json", "sbom.sigstore.json", "provenance.sigstore.json"} {
+		data, err := os.ReadFile(filepath.Join(out, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if certificate, err := release.HasCertificate(data); err != nil || !certificate {
+			t.Errorf("%s: by a certificate: %v, %v", name, certificate, err)
+		}
+	}
+	run(t, s.command("kattest", "show", filepath.Join(out, "release.corim"))).want(t, 0)
+
+	for name, tt := range map[string]struct {
+		extra []string
+		exit  int
+		want  string
+	}{
+		"by somebody else": {[]string{"RELEASE_IDENTITY=" + by.Subject + "x"}, 3, "is not signed by"},
+		"no config":        {[]string{"RELEASE_SIGNING_CONFIG="}, 2, "want --signing-config and --trusted-root"},
+		"a public key too": {[]string{"RELEASE_PUB=" + s.pub}, 2, "contradict each other"},
+		"no token":         {[]string{"SIGSTORE_ID_TOKEN="}, 2, "no identity token"},
+		"by a key":         {[]string{"RELEASE_KEY=" + s.key}, 2, "are for --key keyless"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			released(t, filepath.Join(dir, "release"), append(env, tt.extra...)...).want(t, tt.exit, tt.want)
+			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+				t.Errorf("left: %v, %v", left, err)
+			}
+		})
+	}
 }
 
 // Its negative twins: the exit status says what failed, and nothing is left.
