@@ -11,7 +11,6 @@ import (
 	"github.com/kraudcloud/kattest/measure/stack"
 	"github.com/kraudcloud/kattest/reproducible/firmware"
 	"github.com/kraudcloud/kattest/reproducible/lock"
-	"github.com/kraudcloud/kattest/reproducible/sandbox"
 )
 
 // Sets of the lock file.
@@ -80,35 +79,16 @@ func (b *builder) makeFirmware(ctx context.Context, k key, r firmwareRecipe, wor
 	}
 	defer func() { err = log.close(err) }()
 	b.progress.say(stack.Firmware, "clean root of %d packages", len(r.root))
-	rootDir := filepath.Join(work, "root")
-	if err := b.makeRoot(ctx, r.root, rootDir); err != nil {
+	w, err := b.workshop(ctx, r.root, work, func(dir string) error { return b.firmwareInputs(ctx, r, dir) })
+	if err != nil {
 		return nil, err
 	}
-	inputs, dir := filepath.Join(work, "in"), filepath.Join(work, "build")
-	if err := b.firmwareInputs(ctx, r, inputs); err != nil {
-		return nil, err
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return nil, err
-	}
-	run := func(args ...string) error {
-		return b.run(ctx, sandbox.Command{
-			Root: rootDir,
-			Binds: []sandbox.Bind{
-				{Host: inputs, Guest: firmware.Inputs},
-				{Host: dir, Guest: firmware.Work, Writable: true},
-			},
-			Dir:    firmware.Work,
-			Env:    firmware.Env(),
-			Args:   append([]string{"/bin/sh", firmware.Inputs + "/" + firmware.ScriptFile}, args...),
-			Output: log,
-		})
-	}
+	run := w.script(ctx, firmware.Inputs, firmware.ScriptFile, firmware.Work, firmware.Env(), log)
 	b.progress.say(stack.Firmware, "patching %v", r.tarballs[0])
 	if err := run(firmware.Unpack); err != nil {
 		return nil, err
 	}
-	patched, err := stageTree("patched source", dir)()
+	patched, err := stageTree("patched source", w.dir)()
 	if err != nil {
 		return nil, err
 	}
@@ -116,11 +96,11 @@ func (b *builder) makeFirmware(ctx context.Context, k key, r firmwareRecipe, wor
 	if err := run(firmware.Compile, strconv.Itoa(b.Jobs), r.tarballs[0].Version); err != nil {
 		return nil, err
 	}
-	stages, err = stagesOf(stageTree("clean root", rootDir), stageTree("source", inputs))
+	stages, err = stagesOf(stageTree("clean root", w.root), stageTree("source", w.inputs))
 	if err != nil {
 		return nil, err
 	}
-	return append(stages, patched), os.Rename(filepath.Join(dir, firmware.ImageFile), out)
+	return append(stages, patched), os.Rename(filepath.Join(w.dir, firmware.ImageFile), out)
 }
 
 // firmwareInputs fills the folder that the script reads.

@@ -14,7 +14,6 @@ import (
 	"github.com/kraudcloud/kattest/reproducible/debian"
 	"github.com/kraudcloud/kattest/reproducible/kernel"
 	"github.com/kraudcloud/kattest/reproducible/lock"
-	"github.com/kraudcloud/kattest/reproducible/sandbox"
 )
 
 // rootSet is the set of the packages that the clean root is made of.
@@ -62,35 +61,16 @@ func (b *builder) makeKernel(ctx context.Context, k key, source lock.Input, root
 	}
 	defer func() { err = log.close(err) }()
 	b.progress.say(stack.Kernel, "clean root of %d packages", len(root))
-	rootDir := filepath.Join(work, "root")
-	if err := b.makeRoot(ctx, root, rootDir); err != nil {
+	w, err := b.workshop(ctx, root, work, func(dir string) error { return b.kernelInputs(ctx, source, work, dir) })
+	if err != nil {
 		return nil, err
 	}
-	inputs, dir := filepath.Join(work, "in"), filepath.Join(work, "build")
-	if err := b.kernelInputs(ctx, source, work, inputs); err != nil {
-		return nil, err
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return nil, err
-	}
-	run := func(args ...string) error {
-		return b.run(ctx, sandbox.Command{
-			Root: rootDir,
-			Binds: []sandbox.Bind{
-				{Host: inputs, Guest: kernel.Inputs},
-				{Host: dir, Guest: kernel.Work, Writable: true},
-			},
-			Dir:    kernel.Work,
-			Env:    kernel.Env(),
-			Args:   append([]string{"/bin/sh", kernel.Inputs + "/" + kernel.ScriptFile}, args...),
-			Output: log,
-		})
-	}
+	run := w.script(ctx, kernel.Inputs, kernel.ScriptFile, kernel.Work, kernel.Env(), log)
 	b.progress.say(stack.Kernel, "configuring %v", source)
 	if err := run(kernel.Configure); err != nil {
 		return nil, err
 	}
-	if err := checkConfig(filepath.Join(dir, kernel.ConfigFile)); err != nil {
+	if err := checkConfig(filepath.Join(w.dir, kernel.ConfigFile)); err != nil {
 		return nil, err
 	}
 	b.progress.say(stack.Kernel, "compiling, %d jobs; the output goes to %s", b.Jobs, log.file.Name())
@@ -98,14 +78,14 @@ func (b *builder) makeKernel(ctx context.Context, k key, source lock.Input, root
 		return nil, err
 	}
 	config := filepath.Join(filepath.Dir(out), stack.Config)
-	if err := os.Rename(filepath.Join(dir, kernel.ConfigFile), config); err != nil {
+	if err := os.Rename(filepath.Join(w.dir, kernel.ConfigFile), config); err != nil {
 		return nil, err
 	}
-	stages, err = stagesOf(stageTree("clean root", rootDir), stageTree("source", inputs), stageFile("configuration", config))
+	stages, err = stagesOf(stageTree("clean root", w.root), stageTree("source", w.inputs), stageFile("configuration", config))
 	if err != nil {
 		return nil, err
 	}
-	return stages, os.Rename(filepath.Join(dir, kernel.ImageFile), out)
+	return stages, os.Rename(filepath.Join(w.dir, kernel.ImageFile), out)
 }
 
 func checkConfig(file string) error {
@@ -144,33 +124,6 @@ func (b *builder) kernelInputs(ctx context.Context, source lock.Input, work, dir
 		os.WriteFile(filepath.Join(dir, kernel.FragmentFile), kernel.Fragment, 0o644),
 		os.WriteFile(filepath.Join(dir, kernel.ScriptFile), kernel.Script, 0o644),
 	)
-}
-
-// makeRoot unpacks packages into a root for the sandbox, with the folders that
-// are mounted upon.
-func (b *builder) makeRoot(ctx context.Context, packages []lock.Input, root string) error {
-	debs, err := b.fetch.GetAll(ctx, packages)
-	if err != nil {
-		return err
-	}
-	if err := debian.Extract(ctx, debs, root); err != nil {
-		return err
-	}
-	for _, dir := range []string{"proc", "dev", "tmp", kernel.Inputs, kernel.Work} {
-		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// openLog opens the log of an artefact's recipe.
-func (b *builder) openLog(artefact, recipe string, k key) (*buildLog, error) {
-	dir := filepath.Join(b.cache.dir, "log")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	return b.progress.open(artefact, filepath.Join(dir, recipe+"-"+k.String()[:12]+".log"))
 }
 
 // copyFile copies a file with mode 0644.
