@@ -239,10 +239,17 @@ func (t *trust) releases(ctx context.Context, from string) ([]signedRelease, err
 	var all []signedRelease
 	var refused []error
 	for _, b := range bundles {
+		if _, err := release.Claims(b.Data); err != nil { // no bundle at all
+			refused = append(refused, fmt.Errorf("%s: %w", b.Name, err))
+			continue
+		}
 		s, err := t.check(ctx, "release", b.Name, b.Data)
-		if err != nil {
+		if failed, ok := errors.AsType[*cli.Error](err); ok && failed.Code == cli.ExitSignature {
 			refused = append(refused, err)
 			continue
+		}
+		if err != nil {
+			return nil, err
 		}
 		r, err := t.release(s)
 		if err != nil {

@@ -323,18 +323,21 @@ func (c Client) bundles(ctx context.Context, ref name.Reference, predicateType s
 		return nil, fmt.Errorf("has %d bundles, more than %d", len(wanted), maxBundles)
 	}
 	var bundles []Bundle
+	none := fmt.Errorf("%w of type %s", ErrNone, predicateType)
 	for _, d := range wanted {
 		digest := ref.Context().Digest(d.Digest.String())
-		data, ok, err := fetch(digest, subject.DigestStr(), predicateType, options)
-		if err != nil {
+		data, err := fetch(digest, subject.DigestStr(), predicateType, options)
+		switch {
+		case errors.Is(err, errForeign):
+			none = fmt.Errorf("%w; referrer %v: %w", none, d.Digest, err)
+		case err != nil:
 			return nil, fmt.Errorf("referrer %v: %w", d.Digest, err)
-		}
-		if ok {
+		default:
 			bundles = append(bundles, Bundle{Scheme + digest.String(), data})
 		}
 	}
 	if len(bundles) == 0 {
-		return nil, fmt.Errorf("%w of type %s", ErrNone, predicateType)
+		return nil, none
 	}
 	return bundles, nil
 }
@@ -346,43 +349,48 @@ func wants(artifact string, annotations map[string]string, predicateType string)
 		cmp.Or(annotations[annotationPredicate], predicateType) == predicateType
 }
 
-// fetch reads the one layer of a referrer, if it is a bundle of that type. The
-// library compares manifest and layer with their digests.
-func fetch(digest name.Digest, subject, predicateType string, options []remote.Option) (data []byte, ok bool, err error) {
+// errForeign says that a referrer is no bundle of that type: whoever may write to
+// the registry may put such things there, which must not be in others' way.
+var errForeign = errors.New("no such bundle")
+
+// fetch reads the one layer of a referrer. The library compares manifest and layer
+// with their digests.
+func fetch(digest name.Digest, subject, predicateType string, options []remote.Option) ([]byte, error) {
 	got, err := remote.Get(digest, options...)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	var m v1.Manifest
 	if err := json.Unmarshal(got.Manifest, &m); err != nil {
-		return nil, false, fmt.Errorf("manifest: %w", err)
+		return nil, fmt.Errorf("%w: manifest: %w", errForeign, err)
 	}
 	switch {
 	case m.ArtifactType != bundleType || !wants(bundleType, m.Annotations, predicateType):
-		return nil, false, nil
+		return nil, fmt.Errorf("%w: it is another artifact", errForeign)
 	case m.Subject == nil || m.Subject.Digest.String() != subject:
-		return nil, false, errors.New("subject: it refers to something else")
+		return nil, fmt.Errorf("%w: subject: it refers to something else", errForeign)
 	case len(m.Layers) != 1:
-		return nil, false, fmt.Errorf("layers: %d, want 1", len(m.Layers))
+		return nil, fmt.Errorf("%w: layers: %d, want 1", errForeign, len(m.Layers))
 	case m.Layers[0].Size < 0 || m.Layers[0].Size > release.MaxBundle:
-		return nil, false, fmt.Errorf("layers[0].size: %d bytes, more than %d", m.Layers[0].Size, release.MaxBundle)
+		return nil, fmt.Errorf("%w: layers[0].size: %d bytes, more than %d", errForeign, m.Layers[0].Size, release.MaxBundle)
 	}
 	layer, err := remote.Layer(digest.Context().Digest(m.Layers[0].Digest.String()), options...)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	r, err := layer.Compressed() // as it stands
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	defer r.Close()
-	if data, err = io.ReadAll(r); err != nil {
-		return nil, false, err
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return nil, err
 	}
 	if int64(len(data)) != m.Layers[0].Size {
-		return nil, false, fmt.Errorf("layers[0]: %d bytes, the manifest says %d", len(data), m.Layers[0].Size)
+		return nil, fmt.Errorf("%w: layers[0]: %d bytes, the manifest says %d", errForeign, len(data), m.Layers[0].Size)
 	}
-	return data, true, nil
+	return data, nil
 }
 
 // Error says that a registry could not be had, or that it answered what cannot be.
