@@ -51,12 +51,14 @@ func (h *Hash) UnmarshalText(text []byte) error {
 
 // Spec is a launch spec.
 type Spec struct {
-	MediaType string  `json:"mediaType"`
-	Image     Image   `json:"image"`
-	Process   Process `json:"process"`
-	Network   Network `json:"network"`
-	Ports     []Port  `json:"ports,omitempty"`
-	Console   Console `json:"console"`
+	MediaType string   `json:"mediaType"`
+	Image     Image    `json:"image"`
+	Process   Process  `json:"process"`
+	Network   Network  `json:"network"`
+	Ports     []Port   `json:"ports,omitempty"`
+	Mounts    []Mount  `json:"mounts,omitempty"`
+	Scratch   *Scratch `json:"scratch,omitempty"`
+	Console   Console  `json:"console"`
 }
 
 // Image names the root file system: an EROFS image with a dm-verity tree behind it.
@@ -302,6 +304,7 @@ func (s Spec) Check() error {
 			bad("ports[%d]: %d/%s stands twice", i, port.Port, port.Protocol)
 		}
 	}
+	s.checkMounts(bad)
 	if s.Console != ConsoleNone && s.Console != ConsoleOutput {
 		bad("console: %q is neither %q nor %q", s.Console, ConsoleNone, ConsoleOutput)
 	}
