@@ -142,7 +142,7 @@ func TestIDBlockRefused(t *testing.T) {
 			if _, err := Run(t.Context(), v, o); !errors.Is(err, tt.err) {
 				t.Errorf("the launcher: got %v, want %v", err, tt.err)
 			}
-			if _, _, err := NewHost().Line(v, SNP, 0); !errors.Is(err, tt.err) {
+			if _, _, err := NewHost().Line(v, Options{Platform: SNP}); !errors.Is(err, tt.err) {
 				t.Errorf("the line: got %v, want %v", err, tt.err)
 			}
 		})

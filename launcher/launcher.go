@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/kraudcloud/kattest/guest/pod"
+	"github.com/kraudcloud/kattest/launcher/doctor"
 	"github.com/kraudcloud/kattest/launcher/vm"
 	"github.com/kraudcloud/kattest/measure"
 	"github.com/kraudcloud/kattest/measure/idblock"
@@ -34,6 +35,9 @@ type Options struct {
 	Accel Accel
 	// PSPState is the simulated PSP's folder, for Sim alone.
 	PSPState string
+	// SEVDevice leads to the secure processor, for SNP alone. Empty is
+	// doctor.DefaultSEVDevice.
+	SEVDevice string
 
 	// Stdout and Stderr take the workload's output, where the spec lets the host
 	// have it. Nil discards it.
@@ -124,13 +128,13 @@ func (h Host) Run(ctx context.Context, v *vm.VM, o Options) (exit int, err error
 // Line returns the program and the arguments that Run would use in v.Dir, and
 // what it had to assume about the host, if anything. It needs neither SEV-SNP
 // nor a free port: ports that are to be any free one stand as 0.
-func (h Host) Line(v *vm.VM, p Platform, a Accel) (line []string, assumed string, err error) {
-	m, fw, err := h.machine(v, p, a, Claims{})
+func (h Host) Line(v *vm.VM, o Options) (line []string, assumed string, err error) {
+	m, fw, err := h.machine(v, o)
 	if err != nil {
 		return nil, "", err
 	}
 	if m.IDBlock != nil {
-		_, digest, err := measureLaunch(v, fw, m.Shape, Claims{})
+		_, digest, err := measureLaunch(v, fw, m.Shape, o.Claims)
 		if err != nil {
 			return nil, "", err
 		}
@@ -138,8 +142,8 @@ func (h Host) Line(v *vm.VM, p Platform, a Accel) (line []string, assumed string
 			return nil, "", err
 		}
 	}
-	if p == SNP {
-		if m.CBitPos, err = h.CBitPos(); err != nil {
+	if o.Platform == SNP {
+		if m.CBitPos, err = doctor.CBitPos(h); err != nil {
 			m.CBitPos = DefaultCBitPos
 			assumed = fmt.Sprintf("cbitpos=%d, as on every EPYC with SEV-SNP so far: %v", DefaultCBitPos, err)
 		}

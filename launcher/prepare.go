@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"github.com/kraudcloud/kattest/guest/pod"
+	"github.com/kraudcloud/kattest/launcher/doctor"
 	"github.com/kraudcloud/kattest/launcher/simpsp"
 	"github.com/kraudcloud/kattest/launcher/vm"
 	"github.com/kraudcloud/kattest/measure"
@@ -32,11 +33,11 @@ func (h Host) prepare(ctx context.Context, v *vm.VM, o Options) (*launch, error)
 		if o.Claims.Hashes != nil {
 			return nil, errors.New("on SEV-SNP QEMU makes the hash table, and no claim replaces it")
 		}
-		if err := h.CheckSNP(ctx, v); err != nil {
+		if err := h.CheckSNP(ctx, Want(v, o.SEVDevice)); err != nil {
 			return nil, err
 		}
 	}
-	m, fw, err := h.machine(v, o.Platform, o.Accel, o.Claims)
+	m, fw, err := h.machine(v, o)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +60,7 @@ func (h Host) prepare(ctx context.Context, v *vm.VM, o Options) (*launch, error)
 		}
 	}
 	if o.Platform == SNP {
-		if l.machine.CBitPos, err = h.CBitPos(); err != nil {
+		if l.machine.CBitPos, err = doctor.CBitPos(h); err != nil {
 			return nil, err
 		}
 		return l, nil
@@ -105,7 +106,8 @@ func (m Machine) checkIDBlock(digest measure.Digest) error {
 
 // machine is the part of a launch that the QEMU line shows. HOST_DATA is of the
 // spec's bytes as they stand: that they are a spec is for the agent to judge.
-func (h Host) machine(v *vm.VM, p Platform, a Accel, c Claims) (Machine, *measure.Firmware, error) {
+func (h Host) machine(v *vm.VM, o Options) (Machine, *measure.Firmware, error) {
+	p, a, c := o.Platform, o.Accel, o.Claims
 	shape, err := v.Shape()
 	if err != nil {
 		return Machine{}, nil, err
@@ -137,6 +139,7 @@ func (h Host) machine(v *vm.VM, p Platform, a Accel, c Claims) (Machine, *measur
 		HashTable: table,
 		HostData:  pod.Digest(v.SpecBytes),
 		IDBlock:   v.Config.IDBlock,
+		SEVDevice: o.SEVDevice,
 	}
 	if c.IDBlock != nil {
 		m.IDBlock = c.IDBlock

@@ -66,6 +66,7 @@ type Machine struct {
 	HashTable uint32   // on Sim: where the SEV hash table stands in guest memory
 	HostData  pod.Hash // on SNP: HOST_DATA
 	CBitPos   int      // on SNP: the host's CPUID 0x8000001F EBX[5:0]
+	SEVDevice string   // on SNP: a path from the root; empty is QEMU's own, /dev/sev
 
 	IDBlock *idblock.Signed // on SNP: handed to the firmware, if not nil
 }
@@ -175,6 +176,9 @@ func (m Machine) check() error {
 	if m.Shape.VCPUs < 1 || m.MemoryMiB < 1 {
 		bad("%d vCPUs and %d MiB of memory", m.Shape.VCPUs, m.MemoryMiB)
 	}
+	if m.SEVDevice != "" && !filepath.IsAbs(m.SEVDevice) {
+		bad("the secure processor's device %q is not a path from the root", m.SEVDevice)
+	}
 	if !m.Network.Guest.Addr().Is4() {
 		bad("network: guest address %q is not IPv4", m.Network.Guest)
 	}
@@ -186,6 +190,9 @@ func (m Machine) check() error {
 func (m Machine) snpObject() string {
 	object := fmt.Sprintf("sev-snp-guest,id=sev0,cbitpos=%d,reduced-phys-bits=1,policy=%#x,kernel-hashes=on,host-data=%s",
 		m.CBitPos, m.Policy, base64.StdEncoding.EncodeToString(m.HostData[:]))
+	if m.SEVDevice != "" {
+		object += ",sev-device=" + strings.ReplaceAll(m.SEVDevice, ",", ",,") // as QEMU's options want it
+	}
 	if m.IDBlock != nil {
 		object += "," + m.IDBlock.QEMU()
 	}

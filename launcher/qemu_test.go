@@ -121,6 +121,7 @@ func TestArgsRefused(t *testing.T) {
 		{"other features", func(m *Machine) { m.Shape.GuestFeatures = 0x21 }, "guest features 0x21"},
 		{"a CPU by signature", func(m *Machine) { m.Shape.CPU.Name = "" }, "by name, not by signature 0x800f12"},
 		{"no vCPU", func(m *Machine) { m.Shape.VCPUs = 0 }, "0 vCPUs"},
+		{"a device by a relative path", func(m *Machine) { m.SEVDevice = "sev" }, `device "sev" is not a path from the root`},
 		{"no address", func(m *Machine) { m.Network.Guest = netip.Prefix{} }, "not IPv4"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -159,6 +160,11 @@ func TestDryRun(t *testing.T) {
 			t.Fatalf("%d options, want 4 and two objects", len(options))
 		}
 		dryRun(t, options, "")
+	})
+	t.Run("objects with a device", func(t *testing.T) {
+		m := m
+		m.SEVDevice = "/dev/sev,1"
+		dryRun(t, []option{{"-machine", "none"}, {"-nodefaults", ""}, {"-display", "none"}, {"-S", ""}, {"-object", m.snpObject()}}, "")
 	})
 	t.Run("a wrong object is noticed", func(t *testing.T) {
 		dryRun(t, []option{

@@ -53,6 +53,8 @@ var rules = []struct{ pkg, banned, reason string }{
 	{"verifier/vtpm", "github.com/google/go-sev-guest", "it reads what a TPM says, and judges no report"},
 	{"launcher", module + "/verifier", "the launcher runs VMs and judges nothing"},
 	{"launcher", module + "/reproducible", "the launcher runs what it is given"},
+	{"launcher/doctor", module + "/guest", "it looks at the host, and knows no guest"},
+	{"launcher/doctor", module + "/launcher", "the launcher asks it"},
 	{"launcher/probe", module + "/verifier", "a probe judges a firmware, not evidence"},
 	{"launcher/probe", module + "/reproducible", "a probe boots what it is given"},
 	{"reproducible", module + "/guest", "the build compiles the agent, it does not link it"},

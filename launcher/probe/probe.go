@@ -9,7 +9,6 @@
 package probe
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -265,12 +264,12 @@ func quoted(console string) string {
 
 // version returns QEMU's version, as "10.0.2 (Debian …)".
 func version(ctx context.Context, host launcher.Host) (string, error) {
-	out, err := host.Ask(ctx, "--version")
+	out, err := host.QEMU(ctx, "--version")
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", launcher.QEMU, err)
 	}
-	line, _, _ := bytes.Cut(out, []byte("\n"))
-	_, version, ok := strings.Cut(string(line), "version ")
+	line, _, _ := strings.Cut(out, "\n")
+	_, version, ok := strings.Cut(line, "version ")
 	if !ok || len(version) > 200 {
 		return "", fmt.Errorf("%s --version says %.100q", launcher.QEMU, line)
 	}

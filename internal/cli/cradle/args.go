@@ -22,7 +22,7 @@ It is to be run in DIR. A port that is to be any free one stands as 0. The files
 below run/ exist while 'cradle-snp run' does.`,
 		Args: cli.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			platform, accel, err := flags.parse()
+			o, err := flags.parse()
 			if err != nil {
 				return err
 			}
@@ -30,7 +30,7 @@ below run/ exist while 'cradle-snp run' does.`,
 			if err != nil {
 				return err
 			}
-			line, assumed, err := launcher.NewHost().Line(v, platform, accel)
+			line, assumed, err := launcher.NewHost().Line(v, o)
 			if err != nil {
 				return runError(err)
 			}

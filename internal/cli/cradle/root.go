@@ -10,6 +10,6 @@ func New() *cobra.Command {
 		Use:   "cradle-snp",
 		Short: "Run an unmodified container in an AMD SEV-SNP guest",
 	}
-	root.AddCommand(newSummon(), newRun(), newArgs())
+	root.AddCommand(newSummon(), newRun(), newArgs(), newDoctor())
 	return root
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/kraudcloud/kattest/internal/cli"
 	"github.com/kraudcloud/kattest/launcher"
+	"github.com/kraudcloud/kattest/launcher/doctor"
 	"github.com/kraudcloud/kattest/launcher/simpsp"
 	"github.com/kraudcloud/kattest/launcher/vm"
 	"github.com/kraudcloud/kattest/measure/idblock"
@@ -22,31 +24,44 @@ import (
 // platformFlags are what run and args have in common.
 type platformFlags struct {
 	platform, accel string
+	sevDevice       string
 	id              idFlags
 }
 
 func (f *platformFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.platform, "platform", "snp", "`snp`, or sim for the simulated platform, which proves nothing")
 	cmd.Flags().StringVar(&f.accel, "accel", "auto", "on sim: `auto`, kvm or tcg")
+	cmd.Flags().StringVar(&f.sevDevice, "sev-device", "", "on snp: the secure processor's device (default "+doctor.DefaultSEVDevice+")")
 	f.id.add(cmd.Flags())
 }
 
-func (f *platformFlags) parse() (launcher.Platform, launcher.Accel, error) {
+// parse returns what of the launcher's options the flags say.
+func (f *platformFlags) parse() (launcher.Options, error) {
+	bad := func(format string, args ...any) (launcher.Options, error) {
+		return launcher.Options{}, cli.Usage(fmt.Errorf(format, args...), "")
+	}
 	platform, err := launcher.ParsePlatform(f.platform)
 	if err != nil {
-		return 0, 0, cli.Usage(fmt.Errorf("--platform: %w", err), "")
+		return bad("--platform: %w", err)
 	}
-	if f.accel == "auto" {
-		return platform, 0, nil
+	o := launcher.Options{Platform: platform}
+	if f.accel != "auto" {
+		if o.Accel, err = launcher.ParseAccel(f.accel); err != nil {
+			return bad("--accel: %w", err)
+		}
+		if platform == launcher.SNP && o.Accel != launcher.KVM {
+			return bad("--accel: SEV-SNP runs under kvm alone")
+		}
 	}
-	accel, err := launcher.ParseAccel(f.accel)
-	if err != nil {
-		return 0, 0, cli.Usage(fmt.Errorf("--accel: %w", err), "")
+	if f.sevDevice != "" {
+		if platform != launcher.SNP {
+			return bad("--sev-device: the simulated platform has no secure processor")
+		}
+		if o.SEVDevice, err = filepath.Abs(f.sevDevice); err != nil {
+			return bad("--sev-device: %w", err)
+		}
 	}
-	if platform == launcher.SNP && accel != launcher.KVM {
-		return 0, 0, cli.Usage(errors.New("--accel: SEV-SNP runs under kvm alone"), "")
-	}
-	return platform, accel, nil
+	return o, nil
 }
 
 // openVM opens DIR and checks all of it. What is wrong there is the user's input.
@@ -64,7 +79,8 @@ func (f *platformFlags) openVM(dir string) (*vm.VM, error) {
 
 func newRun() *cobra.Command {
 	var flags platformFlags
-	var o launcher.Options
+	var pspState string
+	var boot, stop time.Duration
 	var quiet bool
 	cmd := &cobra.Command{
 		Use:   "run DIR",
@@ -82,10 +98,11 @@ Where the host cannot launch SEV-SNP, run says all that is missing and exits
 with 1. It never takes the simulated platform by itself.`,
 		Args: cli.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var err error
-			if o.Platform, o.Accel, err = flags.parse(); err != nil {
+			o, err := flags.parse()
+			if err != nil {
 				return err
 			}
+			o.PSPState, o.BootTimeout, o.StopTimeout = pspState, boot, stop
 			v, err := flags.openVM(args[0])
 			if err != nil {
 				return err
@@ -99,9 +116,9 @@ with 1. It never takes the simulated platform by itself.`,
 		},
 	}
 	flags.add(cmd)
-	cmd.Flags().StringVar(&o.PSPState, "psp-state", "", "on sim: folder of the simulated PSP's keys (default kattest/simpsp in the user's data folder)")
-	cmd.Flags().DurationVar(&o.BootTimeout, "boot-timeout", launcher.DefaultBootTimeout, "longest time to the start of the container")
-	cmd.Flags().DurationVar(&o.StopTimeout, "stop-timeout", launcher.DefaultStopTimeout, "longest time from Ctrl-C to the end")
+	cmd.Flags().StringVar(&pspState, "psp-state", "", "on sim: folder of the simulated PSP's keys (default kattest/simpsp in the user's data folder)")
+	cmd.Flags().DurationVar(&boot, "boot-timeout", launcher.DefaultBootTimeout, "longest time to the start of the container")
+	cmd.Flags().DurationVar(&stop, "stop-timeout", launcher.DefaultStopTimeout, "longest time from Ctrl-C to the end")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "leave firmware, kernel and agent off standard error")
 	return cmd
 }
@@ -148,7 +165,7 @@ func runError(err error) error {
 	case refused, errors.Is(err, launcher.ErrFirmwareRefused):
 		return &cli.Error{Code: cli.ExitMismatch, Err: err}
 	case errors.Is(err, launcher.ErrNotReady):
-		return &cli.Error{Code: cli.ExitInternal, Err: err, Hint: "'--platform sim' runs the same boot stack without SEV, and proves nothing"}
+		return &cli.Error{Code: cli.ExitInternal, Err: err, Hint: "'cradle-snp doctor' says how to mend each; '--platform sim' runs the same boot stack without SEV, and proves nothing"}
 	case errors.Is(err, idblock.ErrMeasurement), errors.Is(err, idblock.ErrPolicy), errors.Is(err, idblock.ErrSignature):
 		return idBlockError(err)
 	case errors.Is(err, launcher.ErrRunning):

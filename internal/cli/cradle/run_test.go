@@ -24,9 +24,12 @@ import (
 //	flip FILE          changes the last byte
 //
 // and the condition sev, for a host with a secure processor.
-func TestRunScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir:                 filepath.Join("testdata", "run"),
+func TestRunScripts(t *testing.T) { testscript.Run(t, runParams("run")) }
+
+// runParams are what the scripts in a folder of testdata are run with.
+func runParams(dir string) testscript.Params {
+	return testscript.Params{
+		Dir:                 filepath.Join("testdata", dir),
 		RequireExplicitExec: true,
 		UpdateScripts:       os.Getenv("KATTEST_UPDATE") != "",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -48,7 +51,7 @@ func TestRunScripts(t *testing.T) {
 			_, err := os.Stat("/dev/sev")
 			return err == nil, nil
 		},
-	})
+	}
 }
 
 func exits(ts *testscript.TestScript, neg bool, args []string) {
