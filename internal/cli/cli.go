@@ -57,6 +57,10 @@ func Main(root *cobra.Command, args []string, stdin io.Reader, stdout, stderr io
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return Usage(err, fmt.Sprintf("see '%s --help'", cmd.CommandPath()))
 	})
+	if !root.Runnable() { // cobra's own complaint of an unknown command has no type
+		root.Args = Args(cobra.NoArgs)
+		root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
 	err := root.ExecuteContext(ctx)
 	return report(root.Name(), err, stderr)
 }

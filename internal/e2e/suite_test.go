@@ -73,7 +73,7 @@ func (s *suite) make(dir string) error {
 		return err
 	}
 	for _, command := range [][]string{
-		{"go", "build", "-o", s.bin + "/", "./cmd/kattest", "./cmd/kattest-keyless", "./cmd/cradle-snp"},
+		{"go", "build", "-o", s.bin + "/", "./cmd/kattest", "./cmd/kattest-keyless", "./cmd/kattest-log", "./cmd/cradle-snp"},
 		build,
 		{"go", "build", "-trimpath", "-ldflags=-s -w", "-o", path("workload"), "./internal/e2e/workload"},
 		{"openssl", "genpkey", "-quiet", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", s.key},

@@ -47,7 +47,7 @@ func Verify(data []byte, keys ...crypto.PublicKey) (payload []byte, by int, err 
 }
 
 func verifyBundle(data []byte, keys []crypto.PublicKey) ([]byte, int, error) {
-	b, err := parseBundle(data)
+	b, err := ParseBundle(data)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -55,7 +55,7 @@ func verifyBundle(data []byte, keys []crypto.PublicKey) ([]byte, int, error) {
 		return nil, 0, fmt.Errorf("%w: it is signed by a certificate, not by a key", ErrSignature)
 	}
 	envelope := b.GetDsseEnvelope()
-	sig, message := envelope.GetSignatures()[0].GetSig(), pae(envelope.GetPayloadType(), envelope.GetPayload())
+	sig, message := envelope.GetSignatures()[0].GetSig(), PAE(envelope.GetPayloadType(), envelope.GetPayload())
 	failed := errors.New("no key to check it with")
 	for i, key := range keys {
 		if key == nil {
@@ -77,7 +77,7 @@ func verifyBundle(data []byte, keys []crypto.PublicKey) ([]byte, int, error) {
 // HasCertificate says whether a bundle claims to be signed by a certificate, for
 // which see measure/release/keyless, and not by a key. It checks form alone.
 func HasCertificate(data []byte) (bool, error) {
-	b, err := parseBundle(data)
+	b, err := ParseBundle(data)
 	if err != nil {
 		return false, fmt.Errorf("bundle: %w", err)
 	}
@@ -93,7 +93,7 @@ type Claim struct {
 
 // Claims reads what a bundle says, and checks form alone.
 func Claims(data []byte) (Claim, error) {
-	b, err := parseBundle(data)
+	b, err := ParseBundle(data)
 	if err != nil {
 		return Claim{}, fmt.Errorf("bundle: %w", err)
 	}
@@ -124,9 +124,9 @@ var mediaTypes = []string{
 	"application/vnd.dev.sigstore.bundle+json;version=0.1",
 }
 
-// parseBundle reads a sigstore bundle that holds an in-toto statement with one
+// ParseBundle reads a sigstore bundle that holds an in-toto statement with one
 // signature. It checks form alone.
-func parseBundle(data []byte) (*protobundle.Bundle, error) {
+func ParseBundle(data []byte) (*protobundle.Bundle, error) {
 	if len(data) > MaxBundle {
 		return nil, fmt.Errorf("%d bytes, more than %d", len(data), MaxBundle)
 	}

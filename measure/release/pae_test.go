@@ -10,7 +10,7 @@ import (
 func TestPAE(t *testing.T) {
 	for _, payload := range [][]byte{nil, []byte("{}"), {0, 0xff, '%', 's', ' '}, bytes.Repeat([]byte("a"), 12345)} {
 		for _, kind := range []string{"", PayloadType, "%d é"} {
-			if got, want := pae(kind, payload), dsse.PAE(kind, payload); !bytes.Equal(got, want) {
+			if got, want := PAE(kind, payload), dsse.PAE(kind, payload); !bytes.Equal(got, want) {
 				t.Errorf("%q, want %q", got, want)
 			}
 		}

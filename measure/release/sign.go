@@ -47,7 +47,7 @@ func SignStatement(statement []byte, key crypto.Signer) ([]byte, error) {
 
 // signBundle returns the bundle, whose signature it has checked.
 func signBundle(payload []byte, key crypto.Signer) ([]byte, error) {
-	sig, err := signMessage(key, pae(PayloadType, payload))
+	sig, err := signMessage(key, PAE(PayloadType, payload))
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +78,8 @@ func signBundle(payload []byte, key crypto.Signer) ([]byte, error) {
 // pae is what a signature is over. The library that has it brings SSH along, for
 // which every start of kattest would pay.
 // Source: DSSE, protocol.md, Signature Definition.
-func pae(payloadType string, payload []byte) []byte {
+// PAE is what a signature in an envelope is over: the pre-authentication encoding.
+func PAE(payloadType string, payload []byte) []byte {
 	return fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(payloadType), payloadType, len(payload), payload)
 }
 

@@ -44,6 +44,7 @@ type Releases struct {
 	Identity    string
 	Issuer      string
 	TrustedRoot string // file
+	Log         string // file: trusted root of the log in which what a key signed must stand
 	MinSerial   uint64
 	Revocations []string   // files
 	Revoked     [][32]byte // SHA-256 of statements
@@ -55,7 +56,7 @@ type Releases struct {
 // Given reports whether anything is named.
 func (r Releases) Given() bool {
 	return len(r.Bundles)+len(r.Keys)+len(r.Revocations)+len(r.Revoked) > 0 || r.MinSerial != 0 || r.VCPUs != 0 ||
-		r.Identity+r.IdentityPattern+r.Issuer+r.IssuerPattern+r.TrustedRoot != ""
+		r.Identity+r.IdentityPattern+r.Issuer+r.IssuerPattern+r.TrustedRoot+r.Log != ""
 }
 
 // Default returns the default policy. It is what DefaultText reads as, as a test

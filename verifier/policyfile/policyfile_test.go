@@ -141,6 +141,7 @@ releases:
   identity-pattern: 'm\.e'
   issuer-pattern: "t.*"
   trusted-root: root.json
+  log: log.json
 `
 
 const (
@@ -182,7 +183,7 @@ func TestParse(t *testing.T) {
 		},
 		Releases: policyfile.Releases{
 			Bundles: []string{"a.json", "b.json"}, Keys: []string{"gcpkms://k"}, Identity: "me", Issuer: "them",
-			TrustedRoot: "root.json", MinSerial: 3, Revocations: []string{"r.json"}, Revoked: [][32]byte{id32}, VCPUs: 4,
+			TrustedRoot: "root.json", Log: "log.json", MinSerial: 3, Revocations: []string{"r.json"}, Revoked: [][32]byte{id32}, VCPUs: 4,
 			IdentityPattern: `m\.e`, IssuerPattern: "t.*",
 		},
 	}

@@ -19,6 +19,7 @@ func releaseSettings() []setting {
 		textSetting("issuer", "text", "the issuer that vouches for the identity", func(r *Releases) *string { return &r.Issuer }),
 		textSetting("issuer-pattern", "regular expression", "the same by a pattern of all of it", func(r *Releases) *string { return &r.IssuerPattern }),
 		textSetting("trusted-root", "file", "sigstore's trusted root, for identities", func(r *Releases) *string { return &r.TrustedRoot }),
+		textSetting("log", "file", "the trusted root of the log in which a key's signature must stand", func(r *Releases) *string { return &r.Log }),
 		numberSetting("min-serial", "the least serial of a release", math.MaxInt64,
 			func(r *Releases) uint64 { return r.MinSerial }, func(r *Releases, n uint64) { r.MinSerial = n }),
 		namesSetting("revocations", "list of files", "the publishers' lists of revoked releases", func(r *Releases) *[]string { return &r.Revocations }),

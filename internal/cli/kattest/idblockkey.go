@@ -13,6 +13,7 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature/options"
 
 	"github.com/kraudcloud/kattest/internal/cli"
+	"github.com/kraudcloud/kattest/internal/cli/pemkey"
 	"github.com/kraudcloud/kattest/measure/idblock"
 	"github.com/kraudcloud/kattest/measure/release"
 )
@@ -25,7 +26,7 @@ func openSigner(ctx context.Context, flag, ref string) (crypto.Signer, error) {
 	var err error
 	if strings.Contains(ref, "://") {
 		key, err = openKMS(ctx, flag, ref, crypto.SHA384)
-	} else if key, err = readSigner(ref); err != nil {
+	} else if key, err = pemkey.ReadPrivate(ref); err != nil {
 		err = cli.Usage(fmt.Errorf("%s: %w", flag, err), p384Hint)
 	}
 	if err != nil {

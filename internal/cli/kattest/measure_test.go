@@ -14,10 +14,11 @@ import (
 	"github.com/kraudcloud/kattest/internal/cli/clitest"
 	"github.com/kraudcloud/kattest/internal/cli/kattest"
 	"github.com/kraudcloud/kattest/internal/cli/keyless"
+	"github.com/kraudcloud/kattest/internal/cli/logs"
 	"github.com/kraudcloud/kattest/measure/release"
 )
 
-// Scripts run kattest, and kattest-keyless beside it.
+// Scripts run kattest, and kattest-keyless and kattest-log beside it.
 func TestMain(m *testing.M) {
 	run := func(root *cobra.Command) {
 		os.Exit(cli.Main(root, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
@@ -25,6 +26,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"kattest":         func() { run(kattest.New(os.Args[1:]...)) },
 		"kattest-keyless": func() { run(keyless.New()) },
+		"kattest-log":     func() { run(logs.New()) },
 	})
 }
 

@@ -4,9 +4,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/sha256"
-	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -130,22 +128,4 @@ func (f measureFlags) makeCoRIM(cmd *cobra.Command, r release.Release, statement
 	}
 	out, err := encodeCoRIM(m, key)
 	return out, len(m.References), err
-}
-
-func readSigner(name string) (crypto.Signer, error) {
-	pem, err := cli.ReadFile(name, 1<<20)
-	if err != nil {
-		return nil, err
-	}
-	key, err := release.ParsePrivateKey(pem, func() ([]byte, error) {
-		password, ok := os.LookupEnv("COSIGN_PASSWORD")
-		if !ok {
-			return nil, errors.New("the key is encrypted and COSIGN_PASSWORD is not set")
-		}
-		return []byte(password), nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return key, nil
 }

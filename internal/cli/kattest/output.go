@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/kraudcloud/kattest/internal/cli"
+	"github.com/kraudcloud/kattest/internal/cli/pemkey"
 	"github.com/kraudcloud/kattest/verifier"
 	"github.com/kraudcloud/kattest/verifier/render"
 )
@@ -42,7 +43,7 @@ func (f *outputFlags) check() error {
 			return errors.New("--output ear: an EAR is signed: --ear-key is missing")
 		}
 		var err error
-		if f.key, err = readSigner(f.earKey); err != nil {
+		if f.key, err = pemkey.ReadPrivate(f.earKey); err != nil {
 			return fmt.Errorf("--ear-key: %w", err)
 		}
 		return nil

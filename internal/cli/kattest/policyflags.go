@@ -54,8 +54,10 @@ func (f *policyFlags) read() (policyfile.File, error) {
 			names[i] = beside(dir, name)
 		}
 	}
-	if r.TrustedRoot != "" {
-		r.TrustedRoot = beside(dir, r.TrustedRoot)
+	for _, name := range []*string{&r.TrustedRoot, &r.Log} {
+		if *name != "" {
+			*name = beside(dir, *name)
+		}
 	}
 	return policy, nil
 }
@@ -77,7 +79,7 @@ func beside(dir, name string) string {
 // releaseFlagNames are those that say something of releases. One of them puts the
 // file's releases aside, or what it says could be of releases that it does not know.
 var releaseFlagNames = []string{
-	"release", "key", "identity", "identity-pattern", "issuer", "issuer-pattern", "trusted-root",
+	"release", "key", "identity", "identity-pattern", "issuer", "issuer-pattern", "trusted-root", "log",
 	"min-release-serial", "revocation", "revoked-release", "vcpus",
 }
 
@@ -107,7 +109,7 @@ func (f *judgeFlags) load(flags *pflag.FlagSet) error {
 	r := f.base.Releases
 	f.releases.files, f.releases.vcpus = r.Bundles, r.VCPUs
 	f.releases.trustFlags = trustFlags{
-		keys: r.Keys, trustedRoot: r.TrustedRoot, minSerial: r.MinSerial, revocations: r.Revocations,
+		keys: r.Keys, trustedRoot: r.TrustedRoot, log: r.Log, minSerial: r.MinSerial, revocations: r.Revocations,
 		identity: release.Identity{
 			Subject: r.Identity, SubjectPattern: r.IdentityPattern, Issuer: r.Issuer, IssuerPattern: r.IssuerPattern,
 		},

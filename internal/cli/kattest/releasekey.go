@@ -9,7 +9,7 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature"
 
 	"github.com/kraudcloud/kattest/internal/cli"
-	"github.com/kraudcloud/kattest/measure/release"
+	"github.com/kraudcloud/kattest/internal/cli/pemkey"
 )
 
 const releaseKeyHint = "make a key: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out KEY"
@@ -23,13 +23,9 @@ func readReleaseKey(ctx context.Context, ref string) (crypto.PublicKey, error) {
 		}
 		return key.Public(), nil
 	}
-	pem, err := cli.ReadFile(ref, 64<<10)
+	key, err := pemkey.ReadPublic(ref)
 	if err != nil {
-		return nil, cli.Usage(err, "")
-	}
-	key, err := release.ParsePublicKey(pem)
-	if err != nil {
-		return nil, cli.Usage(fmt.Errorf("--key %s: %w", ref, err), "")
+		return nil, cli.Usage(fmt.Errorf("--key %w", err), "")
 	}
 	return key, nil
 }
@@ -38,7 +34,7 @@ func readReleaseKey(ctx context.Context, ref string) (crypto.PublicKey, error) {
 // a KMS.
 func openReleaseSigner(ctx context.Context, ref string) (crypto.Signer, error) {
 	if !strings.Contains(ref, "://") {
-		key, err := readSigner(ref)
+		key, err := pemkey.ReadPrivate(ref)
 		if err != nil {
 			return nil, cli.Usage(err, releaseKeyHint)
 		}

@@ -57,18 +57,20 @@ func runKeyless(ctx context.Context, program string, args []string, stdin []byte
 	return stdout.Bytes(), nil
 }
 
-// findKeyless prefers the program that was installed with this one.
-func findKeyless() (string, error) {
+func findKeyless() (string, error) { return findProgram(keylessProgram) }
+
+// findProgram prefers the program that was installed with this one.
+func findProgram(name string) (string, error) {
 	self, err := os.Executable()
 	if err == nil {
 		self, err = filepath.EvalSymlinks(self)
 	}
 	if err == nil {
-		if program, err := exec.LookPath(filepath.Join(filepath.Dir(self), keylessProgram)); err == nil {
+		if program, err := exec.LookPath(filepath.Join(filepath.Dir(self), name)); err == nil {
 			return program, nil
 		}
 	}
-	return exec.LookPath(keylessProgram)
+	return exec.LookPath(name)
 }
 
 // keylessError is what the program said, with what its exit code means.

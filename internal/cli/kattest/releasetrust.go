@@ -17,6 +17,7 @@ import (
 	"github.com/kraudcloud/kattest/measure"
 	"github.com/kraudcloud/kattest/measure/release"
 	"github.com/kraudcloud/kattest/measure/release/registry"
+	"github.com/kraudcloud/kattest/measure/release/tlog"
 )
 
 // trustFlags say whose releases are believed, and which of theirs no longer are.
@@ -24,6 +25,7 @@ type trustFlags struct {
 	keys        []string
 	identity    release.Identity
 	trustedRoot string
+	log         string
 
 	minSerial   uint64
 	revocations []string
@@ -39,6 +41,7 @@ func (f *trustFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.identity.Issuer, "issuer", "", "OpenID Connect issuer that vouches for the identity")
 	flags.StringVar(&f.identity.IssuerPattern, "issuer-pattern", "", "the same by a regular expression, which must match all of it")
 	flags.StringVar(&f.trustedRoot, "trusted-root", "", "sigstore's trusted root, JSON, for --identity")
+	flags.StringVar(&f.log, "log", "", "trusted root of the transparency log in which a --key's signature must stand, as 'kattest log init' writes it")
 	flags.Uint64Var(&f.minSerial, "min-release-serial", 0, "least serial that a release must have")
 	flags.StringArrayVar(&f.revocations, "revocation", nil, "publisher's list of revoked releases, signed as a release; may be given more than once")
 	flags.StringArrayVar(&f.revoked, "revoked-release", nil, "release not to accept, by its statement's SHA-256; may be given more than once")
@@ -57,6 +60,8 @@ func (f *trustFlags) check(given bool) error {
 		return errors.New("--release needs --key or --identity: a release without its publisher proves nothing")
 	case !given && (trusted || f.trustedRoot != ""):
 		return errors.New("--key and --identity without --release: nothing is signed by them")
+	case f.log != "" && len(f.keys) == 0:
+		return errors.New("--log without --key: an identity's log is in --trusted-root")
 	case !given && (f.minSerial != 0 || len(f.revocations)+len(f.revoked) > 0):
 		return errors.New("--min-release-serial, --revocation and --revoked-release need --release")
 	case f.identity.Given() != (f.trustedRoot != ""):
@@ -76,6 +81,7 @@ const byIdentity publisher = -1
 type trust struct {
 	flags       *trustFlags
 	keys        []crypto.PublicKey // of flags.keys
+	logs        []tlog.Log         // in one of which a key's signature must stand, unless empty
 	revocations map[publisher][]release.Revocation
 	revoked     release.Revocation // by the user's own word
 }
@@ -89,6 +95,12 @@ func (f *trustFlags) load(ctx context.Context, at time.Time) (*trust, error) {
 			return nil, err
 		}
 		t.keys = append(t.keys, key)
+	}
+	if f.log != "" {
+		var err error
+		if t.logs, err = readLogs(f.log); err != nil {
+			return nil, cli.Usage(fmt.Errorf("--log %w", err), "take the file from where you take the publisher's key")
+		}
 	}
 	t.revoked.BelowSerial = f.minSerial
 	for _, text := range f.revoked {
@@ -150,6 +162,11 @@ func (t *trust) check(ctx context.Context, what, file string, bundle []byte) (si
 		return signed{}, err
 	}
 	switch {
+	case errors.Is(err, errLog):
+		return signed{}, &cli.Error{
+			Code: cli.ExitSignature, Err: fmt.Errorf("%s %s is signed, but not logged as --log demands: %w", what, file, err),
+			Hint: "take the publisher's bundle with its proof; who shows you one that no log has hides it from the others",
+		}
 	case errors.Is(err, release.ErrSignature):
 		return signed{}, &cli.Error{
 			Code: cli.ExitSignature,
@@ -183,7 +200,31 @@ func (t *trust) verify(ctx context.Context, bundle []byte) (signed, error) {
 	if err != nil {
 		return signed{}, err
 	}
-	return signed{statement: statement, publisher: publisher(by), by: "key " + t.flags.keys[by]}, nil
+	s := signed{statement: statement, publisher: publisher(by), by: "key " + t.flags.keys[by]}
+	if t.logs == nil {
+		return s, nil
+	}
+	in, err := tlog.Check(bundle, t.keys[by], t.logs)
+	if err != nil {
+		return signed{}, fmt.Errorf("%w: %w", errLog, err)
+	}
+	s.by += fmt.Sprintf(", entry %d of %s", in.Index, in.Log.Origin)
+	return s, nil
+}
+
+// errLog says that one of the keys signed a bundle, which is not logged as it must be.
+var errLog = errors.New("the transparency log")
+
+func readLogs(file string) ([]tlog.Log, error) {
+	text, err := cli.ReadFile(file, tlog.MaxTrustedRoot)
+	if err != nil {
+		return nil, err
+	}
+	logs, err := tlog.ParseTrustedRoot(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return logs, nil
 }
 
 // accepted names who may sign.

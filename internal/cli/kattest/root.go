@@ -16,6 +16,7 @@ var commands = map[string]func() *cobra.Command{
 	"idblock":    newIDBlock,
 	"inputs":     newInputs,
 	"lock":       newLock,
+	"log":        newLog,
 	"measure":    newMeasure,
 	"policy":     newPolicy,
 	"profiles":   newProfiles,
