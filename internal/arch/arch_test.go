@@ -29,6 +29,8 @@ var rules = []struct{ pkg, banned, reason string }{
 	{"measure/corim", module + "/measure/release", "it is given digests and demands, whoever published them"},
 	{"measure/release", "github.com/sigstore/sigstore-go", "a release that a key signed needs little: keyless ones are measure/release/keyless's"},
 	{"measure/release/keyless", module + "/verifier", "it checks signatures, and judges no evidence"},
+	{"measure/release/tlog", module + "/verifier", "it checks proofs, and judges no evidence"},
+	{"internal/cli/kattest", "github.com/transparency-dev/tessera", "who checks a proof keeps no log: kattest-log is a program of its own"},
 	{"internal/cli/kattest", "github.com/sigstore/sigstore-go", "the verifying path stays light: kattest-keyless is a program of its own"},
 	{"guest/pod", ".", "a leaf: read by guest and verifier alike"},
 	{"guest/evidence", ".", "a leaf: read by guest and verifier alike"},

@@ -137,7 +137,8 @@ func newCosign(t *testing.T) cosign {
 func (c cosign) verify(t *testing.T, bundle, kind, file string, args ...string) result {
 	t.Helper()
 	return run(t, exec.Command(string(c), append([]string{
-		"verify-blob-attestation", "--new-bundle-format", "--bundle", bundle, "--type", kind, file}, args...)...))
+		"verify-blob-attestation", "--new-bundle-format", "--bundle", bundle, "--type", kind, file,
+	}, args...)...))
 }
 
 func refused(t *testing.T, what string, r result) {

@@ -75,10 +75,9 @@ func signBundle(payload []byte, key crypto.Signer) ([]byte, error) {
 	return append(out, '\n'), nil
 }
 
-// pae is what a signature is over. The library that has it brings SSH along, for
-// which every start of kattest would pay.
+// PAE is what an envelope's signature is over: the pre-authentication encoding. The
+// library that has it brings SSH along, for which every start of kattest would pay.
 // Source: DSSE, protocol.md, Signature Definition.
-// PAE is what a signature in an envelope is over: the pre-authentication encoding.
 func PAE(payloadType string, payload []byte) []byte {
 	return fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(payloadType), payloadType, len(payload), payload)
 }

@@ -17,13 +17,14 @@ import (
 	"github.com/kraudcloud/kattest/internal/cli/cradle"
 	"github.com/kraudcloud/kattest/internal/cli/kattest"
 	"github.com/kraudcloud/kattest/internal/cli/keyless"
+	"github.com/kraudcloud/kattest/internal/cli/logs"
 )
 
 const folder = "../../../docs/cli"
 
 func TestDocsAreCurrent(t *testing.T) {
 	want := map[string]string{}
-	for _, root := range []*cobra.Command{kattest.New(), keyless.New(), cradle.New()} {
+	for _, root := range []*cobra.Command{kattest.New(), keyless.New(), logs.New(), cradle.New()} {
 		root.DisableAutoGenTag = true
 		pages(t, root, want)
 	}

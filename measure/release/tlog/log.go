@@ -30,10 +30,6 @@ import (
 // Hash is a SHA-256 of the tree.
 type Hash = tlog.Hash
 
-// algorithm is Ed25519's in a key of a signed note.
-// Source: C2SP signed-note, section "Signature types".
-const algorithm = 1
-
 // Log is a log by its name and its key.
 type Log struct {
 	Origin string // a host name, see CheckOrigin
@@ -42,7 +38,7 @@ type Log struct {
 
 // ID is by which a bundle names the log: SHA-256 over origin, line feed, 0x01 and
 // the key's 32 bytes, of which a signed note's key ID is the beginning.
-// Source: C2SP signed-note, section "Signatures".
+// Source: C2SP signed-note, sections "Signatures" and "Signature types".
 func (l Log) ID() [sha256.Size]byte {
 	return sha256.Sum256(append([]byte(l.Origin+"\n\x01"), l.Key...))
 }
