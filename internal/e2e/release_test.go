@@ -65,6 +65,30 @@ func TestRelease(t *testing.T) {
 	released(t, out, "RELEASE_KEY="+s.key).want(t, 2, "is there already")
 }
 
+// With a log, all that a key signs carries its proof.
+func TestLoggedRelease(t *testing.T) {
+	dir := t.TempDir()
+	key, log, out := filepath.Join(dir, "log.key"), filepath.Join(dir, "log"), filepath.Join(dir, "release")
+	run(t, exec.Command("openssl", "genpkey", "-quiet", "-algorithm", "ed25519", "-out", key)).want(t, 0)
+	run(t, s.command("kattest", "log", "init", log, "--origin", "log.example.org", "--sign", key)).want(t, 0)
+	with := []string{"RELEASE_KEY=" + s.key, "RELEASE_PUB=" + s.pub, "RELEASE_LOG=" + log, "RELEASE_LOG_KEY=" + key}
+	released(t, out, with...).want(t, 0, "entry 0 of log.example.org")
+	args := []string{"log", "monitor", log, "--log", filepath.Join(log, "trusted_root.json"), "--state", filepath.Join(dir, "seen"), "--key", s.pub}
+	for _, name := range []string{"release", "sbom", "provenance"} {
+		args = append(args, "--bundle", filepath.Join(out, name+".sigstore.json"))
+	}
+	run(t, s.command("kattest", args...)).want(t, 0, "log.example.org: 3 entries")
+	run(t, s.command("kattest", args[:len(args)-2]...)).want(t, 0) // nothing new
+	run(t, s.command("kattest", "measure", "--stack", s.stack, "--release", s.release, "--key", s.pub, "--log", filepath.Join(log, "trusted_root.json"))).
+		want(t, 3, "stands in none of the trusted logs")
+
+	released(t, filepath.Join(dir, "b"), append(with, "RELEASE_LOG_KEY="+s.key)...).want(t, 2, "not the log's key")
+	released(t, filepath.Join(dir, "b"), append(with, "RELEASE_PUB=")...).want(t, 2, "go together")
+	if _, err := os.Stat(filepath.Join(dir, "b")); err == nil {
+		t.Error("something is left")
+	}
+}
+
 // keyless is what scripts/release needs besides, to sign for an identity of a
 // sigstore on loopback.
 func keyless(t *testing.T, by fakesigstore.Signing) []string {
