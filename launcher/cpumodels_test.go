@@ -3,7 +3,6 @@ package launcher
 import (
 	"encoding/json"
 	"io"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -16,10 +15,10 @@ type pipes struct {
 	io.WriteCloser
 }
 
-// The signatures that measure knows are those that this machine's QEMU gives to
+// testCPUModels: the signatures that measure knows are those that a QEMU gives to
 // its models, and it knows all that an SNP host may be asked for.
-func TestCPUModelsAreQEMUs(t *testing.T) {
-	cmd := exec.Command("qemu-system-x86_64", "-machine", "none", "-accel", "tcg", "-nodefaults", "-display", "none", "-qmp", "stdio")
+func testCPUModels(t *testing.T, of qemu) {
+	cmd := of.command(t.Context(), "-machine", "none", "-accel", "tcg", "-nodefaults", "-display", "none", "-qmp", "stdio")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

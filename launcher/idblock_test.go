@@ -38,8 +38,9 @@ func signedBlock(t *testing.T, digest measure.Digest, policy uint64, withAuthor 
 	return &idblock.Signed{Block: b, Auth: auth}
 }
 
-// The real QEMU takes the ID block in its object, as far as it goes without SNP.
-func TestDryRunIDBlock(t *testing.T) {
+// testDryRunIDBlock: a real QEMU takes the ID block in its object, as far as it
+// goes without SNP.
+func testDryRunIDBlock(t *testing.T, q qemu) {
 	object := func(m Machine) option {
 		options, err := m.options()
 		if err != nil {
@@ -62,13 +63,13 @@ func TestDryRunIDBlock(t *testing.T) {
 			if want := object(sample(SNP)).value + "," + m.IDBlock.QEMU(); o.value != want {
 				t.Errorf("object %s, want %s", o.value, want)
 			}
-			dryRun(t, append(none, o), "")
+			q.dryRun(t, append(none, o), "")
 			cut := o
 			cut.value = strings.Replace(cut.value, "id-block=", "id-block=AAAA", 1)
-			dryRun(t, append(none, cut), "parameter length of 99 not equal to 96")
+			q.dryRun(t, append(none, cut), "parameter length of 99 not equal to 96")
 			long := o
 			long.value = strings.Replace(long.value, "id-auth=", "id-auth=AAAA", 1)
-			dryRun(t, append(none, long), "parameter length:ID_AUTH 4099 exceeds max of 4096")
+			q.dryRun(t, append(none, long), "parameter length:ID_AUTH 4099 exceeds max of 4096")
 		})
 	}
 }
