@@ -16,7 +16,7 @@ import (
 // Folders of the container's root file system.
 const (
 	imageDir = containerDir + "/image" // the EROFS image
-	upperDir = containerDir + "/upper" // a tmpfs: what the container writes
+	upperDir = containerDir + "/upper" // what the container writes: in memory, or on the scratch disk
 	rootDir  = containerDir + "/root"  // the overlay of both
 )
 
@@ -44,7 +44,11 @@ func (a *agent) mountImage(ctx context.Context) error {
 		return fmt.Errorf("dm-verity: %w", err)
 	}
 	a.image = image
-	if err := mountRoot(image.node); err != nil {
+	upper, err := a.writableLayer(ctx)
+	if err != nil {
+		return err
+	}
+	if err := mountRoot(image.node, upper); err != nil {
 		if image.corrupt() {
 			return fmt.Errorf("dm-verity: the root disk does not hold the image that the spec names: %w", err)
 		}
@@ -110,9 +114,30 @@ func (v *verityImage) corrupt() bool {
 	return err == nil && status == "C"
 }
 
+// layer is what takes the container's writes.
+type layer struct {
+	mount   func(target string) error
+	options string // of the overlay
+}
+
+// writableLayer is in memory, or on the scratch disk where the spec has one.
+// What is there does not outlive the guest: it is never synchronised.
+func (a *agent) writableLayer(ctx context.Context) (layer, error) {
+	if a.spec.Scratch == nil {
+		return layer{mount: func(target string) error {
+			return unix.Mount("tmpfs", target, "tmpfs", unix.MS_NODEV, "mode=0700")
+		}}, nil
+	}
+	scratch, err := openScratch(ctx, a.spec.Scratch.Size)
+	if err != nil {
+		return layer{}, fmt.Errorf("scratch disk: %w", err)
+	}
+	return layer{scratch.Mount, ",volatile"}, nil
+}
+
 // mountRoot mounts the image and, over it, an overlay that takes writes. Device
 // nodes of the image mean nothing.
-func mountRoot(image string) error {
+func mountRoot(image string, upper layer) error {
 	for _, dir := range []string{imageDir, upperDir, rootDir} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
@@ -121,7 +146,7 @@ func mountRoot(image string) error {
 	if err := unix.Mount(image, imageDir, "erofs", unix.MS_RDONLY|unix.MS_NODEV, ""); err != nil {
 		return fmt.Errorf("mounting the image under dm-verity: %w", err)
 	}
-	if err := unix.Mount("tmpfs", upperDir, "tmpfs", unix.MS_NODEV, "mode=0700"); err != nil {
+	if err := upper.mount(upperDir); err != nil {
 		return fmt.Errorf("mounting the writable layer: %w", err)
 	}
 	data, work := filepath.Join(upperDir, "data"), filepath.Join(upperDir, "work")
@@ -141,7 +166,7 @@ func mountRoot(image string) error {
 	if err := unix.Chmod(data, st.Mode&0o7777); err != nil {
 		return err
 	}
-	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", imageDir, data, work)
+	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s%s", imageDir, data, work, upper.options)
 	if err := unix.Mount("overlay", rootDir, "overlay", unix.MS_NODEV, options); err != nil {
 		return fmt.Errorf("mounting the overlay: %w", err)
 	}

@@ -87,8 +87,8 @@ func (a *agent) takeSpec(data []byte, hostData [32]byte) error {
 	if err != nil {
 		return err
 	}
-	if len(spec.Volumes()) > 0 || spec.Scratch != nil || slices.ContainsFunc(spec.Mounts, func(m pod.Mount) bool { return m.Type == pod.MountNFS }) {
-		return errors.New("launch spec: this agent has no volumes and no scratch disk")
+	if len(spec.Volumes()) > 0 || slices.ContainsFunc(spec.Mounts, func(m pod.Mount) bool { return m.Type == pod.MountNFS }) {
+		return errors.New("launch spec: this agent has no volumes")
 	}
 	stop, err := container.ParseSignal(spec.Process.StopSignal)
 	if err != nil {

@@ -74,6 +74,14 @@ func (f *folder) fill(l *launch) error {
 			return err
 		}
 	}
+	for _, d := range l.machine.Disks {
+		if d.Scratch == 0 {
+			continue
+		}
+		if err := vm.MakeDisk(filepath.Join(f.dir, d.File), d.Scratch); err != nil {
+			return err
+		}
+	}
 	var err error
 	f.console, err = os.OpenFile(filepath.Join(f.dir, ConsoleFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	return err

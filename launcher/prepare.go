@@ -135,6 +135,7 @@ func (h Host) machine(v *vm.VM, o Options) (Machine, *measure.Firmware, error) {
 		MemoryMiB: v.Config.MemoryMiB,
 		Cmdline:   v.Stack.Cmdline,
 		Network:   networkOf(v),
+		Disks:     disksOf(v),
 		Policy:    policy,
 		HashTable: table,
 		HostData:  pod.Digest(v.SpecBytes),

@@ -49,6 +49,7 @@ const (
 	runDir        = "run"
 	specDisk      = "run/spec.img"
 	hashTable     = "run/hashes.bin"
+	scratchDisk   = "run/scratch.img"
 	qmpSocket     = "run/qmp.sock"
 	consoleSocket = "run/console.sock"
 )
@@ -61,6 +62,7 @@ type Machine struct {
 	MemoryMiB int
 	Cmdline   string
 	Network   Network
+	Disks     []Disk // beside spec and root file system
 	Policy    uint64
 
 	HashTable uint32   // on Sim: where the SEV hash table stands in guest memory
@@ -141,6 +143,9 @@ func (m Machine) options() ([]option, error) {
 	}
 	options = append(options, disk(port.SpecDisk, specDisk)...)
 	options = append(options, disk(port.RootDisk, vm.RootFile)...)
+	for _, d := range m.Disks {
+		options = append(options, d.options()...)
+	}
 	options = append(options, m.network()...)
 	options = append(options, m.ports()...)
 	return append(options,

@@ -16,7 +16,14 @@ import (
 const (
 	SpecDisk = "spec" // the launch spec, see EncodeSpecDisk
 	RootDisk = "root" // the image: EROFS data, then the dm-verity tree
+	// ScratchDisk is what the container's writable layer is kept on, if the spec
+	// says so.
+	ScratchDisk = "scratch"
+	volumeDisk  = "vol-"
 )
+
+// VolumeDisk is the serial of the disk of the volume of that name.
+func VolumeDisk(name string) string { return volumeDisk + name }
 
 // Virtio-serial ports, by their name (/sys/class/virtio-ports/vportXpY/name).
 const (

@@ -34,6 +34,8 @@ type Config struct {
 	// Agent is the host's address that leads to the agent; port 0 is any free one.
 	Agent    netip.AddrPort `json:"agent"`
 	Forwards []Forward      `json:"forwards,omitempty"`
+	// Volumes say where the disks of the spec's volumes are.
+	Volumes []Volume `json:"volumes,omitempty"`
 	// IDBlock makes the firmware refuse another launch, if not nil.
 	IDBlock *idblock.Signed `json:"idBlock,omitempty"`
 }
@@ -110,6 +112,7 @@ func (c Config) Check() error {
 			bad("forwards[%d]: %s/%s of the host is taken twice", i, f.from(), f.Protocol)
 		}
 	}
+	c.checkVolumes(bad)
 	if c.IDBlock != nil {
 		if err := c.IDBlock.Verify(); err != nil {
 			bad("idBlock: %w", err)

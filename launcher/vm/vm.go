@@ -88,6 +88,9 @@ func Create(dir string, config Config, stackDir string, write func(root *os.File
 	if err != nil {
 		return err
 	}
+	if err := makeVolumes(temp, config, spec); err != nil {
+		return err
+	}
 	if err := os.WriteFile(filepath.Join(temp, SpecFile), specJSON, 0o600); err != nil {
 		return err
 	}
@@ -157,8 +160,8 @@ func linkStack(from, to string) error {
 }
 
 // Open reads the folder dir and checks all of it: vm.json's values, that the
-// spec is sound and canonical, the size of root.img against the spec, and the
-// boot stack's files against its manifest.
+// spec is sound and canonical, the sizes of root.img and of volumes' disks against
+// the spec, and the boot stack's files against its manifest.
 func Open(dir string) (*VM, error) {
 	v, err := Read(dir)
 	if err != nil {
@@ -174,6 +177,9 @@ func Open(dir string) (*VM, error) {
 	if want := RootSize(v.Spec.Image.Verity.DataBlocks); !info.Mode().IsRegular() || info.Size() != want {
 		return nil, fmt.Errorf("%s: %d bytes, want a file of %d for image.verity.dataBlocks %d",
 			v.Root(), info.Size(), want, v.Spec.Image.Verity.DataBlocks)
+	}
+	if err := v.checkVolumes(); err != nil {
+		return nil, err
 	}
 	if _, err := stack.Load(filepath.Join(dir, StackDir)); err != nil {
 		return nil, err

@@ -58,6 +58,7 @@ type summonFlags struct {
 	vcpus                  int
 	cpu                    string
 	id                     idFlags
+	storage                storageFlags
 }
 
 func newSummon() *cobra.Command {
@@ -107,6 +108,7 @@ place of the image's command, as with docker run.`,
 	flags.StringVar(&f.memory, "memory", fmt.Sprintf("%dM", defaults.MemoryMiB), "memory, in MiB (M) or GiB (G)")
 	flags.StringVar(&f.agent, "agent", defaults.Agent.String(), "address on this machine that leads to the agent; port 0 is any free one")
 	flags.StringVar(&f.stack, "stack", "", "folder of the boot stack (default $KATTEST_STACK, else kattest/stack in the user's data folder)")
+	f.storage.add(flags)
 	f.id.add(flags)
 	flags.StringVar(&f.output, "output", "text", "form of the answer: text or json")
 	return cmd
@@ -156,7 +158,7 @@ func summon(cmd *cobra.Command, f summonFlags, args []string) error {
 	if err != nil {
 		return imageError(err)
 	}
-	spec, err := f.spec(img, overrides, config)
+	spec, err := f.spec(img, overrides, &config)
 	if err != nil {
 		return cli.Usage(err, "")
 	}
@@ -273,8 +275,9 @@ func addEnv(o *image.Overrides, entry string) error {
 	return nil
 }
 
-// spec is the launch spec, but for the root hash.
-func (f summonFlags) spec(img *image.Image, o image.Overrides, config vm.Config) (pod.Spec, error) {
+// spec is the launch spec, but for the root hash. What it needs of the host
+// goes into config.
+func (f summonFlags) spec(img *image.Image, o image.Overrides, config *vm.Config) (pod.Spec, error) {
 	process, err := img.Process(o)
 	if err != nil {
 		return pod.Spec{}, err
@@ -293,6 +296,9 @@ func (f summonFlags) spec(img *image.Image, o image.Overrides, config vm.Config)
 		Network:   userNetwork(f.hostname),
 		Ports:     image.SortPorts(ports),
 		Console:   pod.Console(f.console),
+	}
+	if err := f.storage.apply(&spec, config); err != nil {
+		return pod.Spec{}, err
 	}
 	// The rest is checked before the image's bytes are fetched.
 	whole := spec

@@ -51,6 +51,8 @@ func do(args []string) error {
 		return flood()
 	case "serve":
 		return serve(args[0])
+	case "store":
+		return store(args[0], args[1], args[2])
 	case "deaf":
 		signal.Ignore(syscall.SIGTERM)
 		time.Sleep(time.Hour)

@@ -1,0 +1,153 @@
+package cradle
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/kraudcloud/kattest/guest/pod"
+	"github.com/kraudcloud/kattest/launcher/vm"
+)
+
+// storageFlags are summon's options for what the container writes to.
+type storageFlags struct {
+	mounts  []string
+	scratch string
+}
+
+func (f *storageFlags) add(flags *pflag.FlagSet) {
+	flags.StringArrayVar(&f.mounts, "mount", nil, `mount something in the container, as KEY=VALUE,…:
+type=volume,source=NAME,target=PATH,size=SIZE,key=SECRET[,file=FILE][,readonly]
+type=nfs,source=ADDRESS:/PATH,target=PATH[,readonly]
+type=tmpfs,target=PATH[,tmpfs-size=SIZE][,tmpfs-mode=MODE][,readonly]`)
+	flags.StringVar(&f.scratch, "scratch", "", "keep the container's writable layer on an encrypted disk of SIZE in place of memory")
+}
+
+// apply puts what the flags ask for into spec and config.
+func (f storageFlags) apply(spec *pod.Spec, config *vm.Config) error {
+	var errs []error
+	for _, text := range f.mounts {
+		m, file, err := parseMount(text)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("--mount %q: %w", text, err))
+			continue
+		}
+		spec.Mounts = append(spec.Mounts, m)
+		if m.Type == pod.MountVolume {
+			config.Volumes = append(config.Volumes, vm.Volume{Name: m.Name, File: file})
+		}
+	}
+	if f.scratch != "" {
+		size, err := parseSize(f.scratch)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("--scratch: %w", err))
+		}
+		spec.Scratch = &pod.Scratch{Size: size}
+	}
+	return errors.Join(errs...)
+}
+
+// parseMount reads what docker's --mount takes, where it means the same, and a
+// volume's size, key and file. The file is where its disk is.
+func parseMount(text string) (m pod.Mount, file string, err error) {
+	source := ""
+	seen := map[string]bool{}
+	for field := range strings.SplitSeq(text, ",") {
+		key, value, hasValue := strings.Cut(field, "=")
+		key = mountKey(key)
+		if seen[key] {
+			return pod.Mount{}, "", fmt.Errorf("%s stands twice", key)
+		}
+		seen[key] = true
+		switch key {
+		case "type":
+			m.Type = pod.MountType(value)
+		case "source":
+			source = value
+		case "target":
+			m.Target = value
+		case "readonly":
+			if m.ReadOnly = true; hasValue {
+				if m.ReadOnly, err = strconv.ParseBool(value); err != nil {
+					return pod.Mount{}, "", fmt.Errorf("readonly: %q is neither true nor false", value)
+				}
+			}
+		case "size":
+			if m.Size, err = parseSize(value); err != nil {
+				return pod.Mount{}, "", err
+			}
+		case "mode":
+			if mode, err := strconv.ParseUint(value, 8, 12); err != nil {
+				return pod.Mount{}, "", fmt.Errorf("tmpfs-mode: %q is not an octal number up to 7777", value)
+			} else {
+				m.Mode = fmt.Sprintf("%04o", mode)
+			}
+		case "key":
+			m.Key = value
+		case "file":
+			if file, err = filepath.Abs(value); err != nil {
+				return pod.Mount{}, "", err
+			}
+		default:
+			return pod.Mount{}, "", fmt.Errorf("unknown key %q", key)
+		}
+	}
+	switch m.Type {
+	case pod.MountVolume:
+		m.Name = source
+		if file == "" {
+			file = filepath.Join("volumes", m.Name+".img")
+		}
+	case pod.MountNFS:
+		m.Source = source
+	case pod.MountTmpfs:
+		if source != "" {
+			return pod.Mount{}, "", errors.New("source means nothing for a tmpfs")
+		}
+	case "bind":
+		return pod.Mount{}, "", errors.New("a guest sees no folder of the host's: put files into the image, or use a volume")
+	}
+	if seen["file"] && m.Type != pod.MountVolume {
+		return pod.Mount{}, "", errors.New("file is a volume's")
+	}
+	return m, file, nil
+}
+
+// mountKey is the one name that a key of --mount has here.
+func mountKey(key string) string {
+	switch key {
+	case "src":
+		return "source"
+	case "dst", "destination":
+		return "target"
+	case "ro":
+		return "readonly"
+	case "tmpfs-size":
+		return "size"
+	case "tmpfs-mode":
+		return "mode"
+	}
+	return key
+}
+
+// parseSize reads a number of bytes, also with k, m, g or t for their powers of
+// 1024, as docker does.
+func parseSize(s string) (uint64, error) {
+	number := strings.TrimSuffix(strings.ToLower(s), "b")
+	shift := 0
+	for i, unit := range []string{"k", "m", "g", "t"} {
+		if rest, ok := strings.CutSuffix(number, unit); ok {
+			number, shift = rest, 10*(i+1)
+			break
+		}
+	}
+	n, err := strconv.ParseUint(number, 10, 64)
+	if err != nil || n == 0 || n > pod.MaxDiskSize>>shift {
+		return 0, fmt.Errorf("%q is not a size such as 512m or 10g", s)
+	}
+	return n << shift, nil
+}
