@@ -36,7 +36,12 @@ func Main() {
 		os.Exit(2)
 	}
 	log.Info("agent", "uptime", uptime())
-	a := &agent{log: log, failed: make(chan error, 1)}
+	run(log, noKeys{})
+}
+
+// run is the agent that gets its owner's secrets from keys.
+func run(log *slog.Logger, keys keySource) {
+	a := &agent{log: log, keys: keys, failed: make(chan error, 1)}
 	a.end(a.run(context.Background(), a.steps()))
 	powerOff(log)
 }
@@ -52,6 +57,9 @@ type agent struct {
 	stop      unix.Signal // the spec's stop signal
 	events    eventLog
 	image     *verityImage
+	keys      keySource
+	mounted   []mounted
+	mounts    []container.Mount // what the container gets
 	container *container.Container
 	output    output
 	exit      *int // the container's exit status
@@ -87,6 +95,7 @@ func (a *agent) steps() []step {
 		{"image", a.mountImage},
 		{"network", a.configureNetwork},
 		{"evidence", a.serveEvidence},
+		{"volumes", a.mountAll},
 		{"container", a.startContainer},
 		{"supervision", a.supervise},
 	}
@@ -153,6 +162,7 @@ func (a *agent) end(err error) {
 	if a.container != nil && a.exit == nil {
 		_ = a.container.Signal(unix.SIGKILL) // power-off ends it in any case
 	}
+	a.unmountAll()
 	if a.image != nil && a.image.corrupt() {
 		a.log.Warn("dm-verity: the root disk does not hold the image: reads of it failed")
 	}
@@ -174,7 +184,7 @@ func truncate(s string, n int) string {
 	return s[:n] + "…"
 }
 
-// powerOff ends the guest. There is nothing to unmount: what is written is in memory.
+// powerOff ends the guest. What is to outlive it has been unmounted.
 func powerOff(log *slog.Logger) {
 	err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	log.Error("powering off", "error", err)

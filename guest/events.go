@@ -9,11 +9,13 @@ import (
 
 // Names of the event log's entries, see docs/spec/agent.md.
 const (
-	eventSpec    = "spec"
-	eventImage   = "image"
-	eventRoot    = "root"
-	eventStarted = "started"
-	eventExit    = "exit"
+	eventSpec      = "spec"
+	eventImage     = "image"
+	eventRoot      = "root"
+	eventFormatted = "formatted"
+	eventVolume    = "volume"
+	eventStarted   = "started"
+	eventExit      = "exit"
 )
 
 // eventLog is what the agent has done. Evidence binds it.

@@ -3,11 +3,9 @@ package guest
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/kraudcloud/kattest/guest/container"
@@ -86,9 +84,6 @@ func (a *agent) takeSpec(data []byte, hostData [32]byte) error {
 	spec, err := pod.Parse(data)
 	if err != nil {
 		return err
-	}
-	if len(spec.Volumes()) > 0 || slices.ContainsFunc(spec.Mounts, func(m pod.Mount) bool { return m.Type == pod.MountNFS }) {
-		return errors.New("launch spec: this agent has no volumes")
 	}
 	stop, err := container.ParseSignal(spec.Process.StopSignal)
 	if err != nil {

@@ -33,7 +33,9 @@ func (a *agent) startContainer(ctx context.Context) error {
 	}
 	defer stdout.Close()
 	defer stderr.Close()
-	c, err := container.Start(container.NewConfig(a.spec, rootDir), cgroup, stdout, stderr)
+	config := container.NewConfig(a.spec, rootDir)
+	config.Mounts = a.mounts
+	c, err := container.Start(config, cgroup, stdout, stderr)
 	if execErr, ok := errors.AsType[*container.ExecError](err); ok {
 		fmt.Fprintln(stderr, "cradle-init: error:", execErr)
 		a.ended(execErr.Exit)

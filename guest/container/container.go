@@ -39,6 +39,7 @@ type Config struct {
 	Hostname    string      `json:"hostname"`
 	Addresses   []string    `json:"addresses"`   // for /etc/hosts
 	Nameservers []string    `json:"nameservers"` // for /etc/resolv.conf
+	Mounts      []Mount     `json:"mounts"`
 }
 
 // NewConfig returns the configuration that a launch spec asks for.

@@ -46,13 +46,16 @@ func become(config io.Reader) error {
 	if err := json.Unmarshal(data, &c); err != nil {
 		return fmt.Errorf("reading the configuration: %w", err)
 	}
+	var mounts []attached
 	for _, step := range []struct {
 		what string
 		do   func() error
 	}{
 		{"unsharing the cgroup namespace", func() error { return unix.Unshare(unix.CLONE_NEWCGROUP) }},
+		{"opening mounts", func() (err error) { mounts, err = openMounts(c.Mounts); return err }},
 		{"changing the root", func() error { return changeRoot(c.Root) }},
 		{"mounting", mountAll},
+		{"mounting", func() error { return attachMounts(mounts) }},
 		{"setting the host name", func() error { return unix.Sethostname([]byte(c.Hostname)) }},
 		{"writing /etc", func() error { return writeEtc(c) }},
 		{"making a session keyring", newKeyring},

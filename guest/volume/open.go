@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"unsafe"
 
 	"github.com/containerd/go-dmverity/pkg/dm"
@@ -179,14 +178,16 @@ func (v *Volume) format(d Disk) error {
 }
 
 // Close writes what is to be written and gives the disk back. The file system
-// must not be mounted any more.
+// must not be mounted any more: until then the error is EBUSY, and Close may be
+// called again.
 func (v *Volume) Close() error {
-	var errs []error
-	for _, name := range slices.Backward(v.devices) {
-		errs = append(errs, v.mapper.RemoveDevice(name))
+	for n := len(v.devices); n > 0; n-- {
+		if err := v.mapper.RemoveDevice(v.devices[n-1]); err != nil {
+			return err
+		}
+		v.devices = v.devices[:n-1]
 	}
-	v.devices = nil
-	return errors.Join(append(errs, v.mapper.Close())...)
+	return v.mapper.Close()
 }
 
 // readBlock reads the first block, which no one has read before, and no other:

@@ -2,10 +2,12 @@ package e2e
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,6 +16,8 @@ import (
 	"github.com/kraudcloud/kattest/guest/pod"
 	"github.com/kraudcloud/kattest/launcher"
 	"github.com/kraudcloud/kattest/launcher/vm"
+	"github.com/kraudcloud/kattest/measure/stack"
+	"github.com/kraudcloud/kattest/reproducible/initrd"
 )
 
 // says waits until the guest has printed text.
@@ -142,4 +146,131 @@ func TestScratchOfAnotherSize(t *testing.T) {
 			}
 		})
 	}
+}
+
+// keyedStack is a boot stack whose agent is handed secrets by a test: see
+// guest/agent_test.go.
+func keyedStack(t *testing.T) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "agent")
+	cmd := exec.Command("go", "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", program, "../../guest")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	agent, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return alteredStack(t, stack.Initrd, func(t *testing.T, b []byte) []byte {
+		t.Helper()
+		archive, err := initrd.Decompress(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries, err := initrd.Parse(archive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, e := range entries {
+			if e.Name == "init" {
+				entries[i].Data = agent
+			}
+		}
+		if archive, err = initrd.Encode(entries); err != nil {
+			t.Fatal(err)
+		}
+		if b, err = initrd.Compress(archive); err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}, true)
+}
+
+// A volume outlives its guests, and only those to which its owner gives the key
+// see it.
+func TestVolumes(t *testing.T) {
+	stackDir := keyedStack(t)
+	disk := filepath.Join(t.TempDir(), "data.img")
+	summon := func(key, more string) string {
+		mount := fmt.Sprintf("type=volume,source=data,target=/data/sub,size=192m,key=%s,file=%s%s", key, disk, more)
+		return summon(t, []string{"--stack", stackDir, "--mount", mount, "-p", ":8080", "--console", "output"}, "store", ":8080", "/data/sub/file", "32")
+	}
+	boot(t, summon("a", "")).want(t, 5, "not one that this key has written") // a blank disk
+
+	g := start(t, summon("a-new", ""))
+	g.says(t, "stored")
+	g.stop(t).want(t, 0)
+	if hasPlaintext(t, disk) {
+		t.Error("the disk holds plaintext")
+	}
+	kept, err := os.ReadFile(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	dir := summon("a", "")
+	g = start(t, dir)
+	g.says(t, "found")
+	if got := g.ask(t); got != "intact" {
+		t.Errorf("the file: %q", got)
+	}
+	boot(t, summon("a", "")).want(t, 1, "Failed to get") // one guest at a time
+	g.stop(t).want(t, 0)
+
+	g = start(t, summon("a", ",readonly"))
+	g.says(t, "found")
+	g.stop(t).want(t, 0)
+
+	boot(t, summon("b", "")).want(t, 5, "not one that this key has written")
+	boot(t, summon("a-new", "")).want(t, 5, "is not blank")
+	boot(t, summon("unknown", "")).want(t, 5, `no secret "unknown"`)
+	spoil(t, disk)
+	boot(t, summon("a", "")).want(t, 5, "not one that this key has written")
+
+	// The twin of all that was refused: the disk as it was.
+	if err := os.WriteFile(disk, kept, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g = start(t, summon("a", ""))
+	g.says(t, "found")
+	if got := g.ask(t); got != "intact" {
+		t.Errorf("the file of the restored disk: %q", got)
+	}
+	g.stop(t).want(t, 0)
+}
+
+// The agent of the boot stack has no way to get a key, and no other source.
+func TestVolumeWithoutChannel(t *testing.T) {
+	dir := summon(t, []string{"--mount", "type=volume,source=data,target=/data,size=64m,key=a"}, "exit", "0")
+	boot(t, dir).want(t, 5, "there is no channel")
+}
+
+// An empty volume has owner and mode of the folder that it covers, as with
+// docker: a user who may write there may write to it.
+func TestVolumeTakesOwner(t *testing.T) {
+	stackDir := keyedStack(t)
+	options := func(target string) []string {
+		return []string{
+			"--stack", stackDir, "--user", "1000:1000", "-p", ":8080", "--console", "output",
+			"--mount", "type=volume,source=data,size=64m,key=a-new,target=" + target,
+		}
+	}
+	g := start(t, summon(t, options("/tmp"), "store", ":8080", "/tmp/file", "1"))
+	g.says(t, "stored")
+	g.stop(t)
+	boot(t, summon(t, options("/made"), "store", ":8080", "/made/file", "1")).want(t, 1, "permission denied")
+}
+
+func TestTmpfs(t *testing.T) {
+	options := func(mount string) []string {
+		return []string{"--user", "1000:1000", "-p", ":8080", "--console", "output", "--mount", "type=tmpfs,target=/made/of/memory," + mount}
+	}
+	args := []string{"store", ":8080", "/made/of/memory/file", "2"}
+	g := start(t, summon(t, options("tmpfs-size=4m"), args...))
+	g.says(t, "stored")
+	g.stop(t)
+	boot(t, summon(t, options("tmpfs-size=1m"), args...)).want(t, 1, "no space left on device")
+	boot(t, summon(t, options("tmpfs-mode=0755"), args...)).want(t, 1, "permission denied")
+	boot(t, summon(t, options("readonly"), args...)).want(t, 1, "read-only file system")
 }
