@@ -202,9 +202,20 @@ func TestHostileRegistry(t *testing.T) {
 		{"a bundle cut off", "/blobs/", func(w http.ResponseWriter, req *http.Request, next http.Handler) {
 			rewrite(w, req, next, func(b []byte) []byte { return b[:1] })
 		}, "sha256", false},
+		{"asks for patience", "/referrers/", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			w.Header().Set("Retry-After", "3600")
+			http.Error(w, "{}", http.StatusTooManyRequests)
+		}, "429", false},
+		{"broken", "/referrers/", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			http.Error(w, "{}", http.StatusInternalServerError)
+		}, "500", false},
+		{"overloaded", "/blobs/", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			http.Error(w, "<html>", http.StatusServiceUnavailable)
+		}, "503", false},
 		{"gone", "/blobs/", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { http.Error(w, "{}", http.StatusGone) }, "410", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel() // some wait
 			var c registry.Client
 			hostile := false
 			from := serve(t, true, func(w http.ResponseWriter, req *http.Request, next http.Handler) {
@@ -233,6 +244,30 @@ func TestHostileRegistry(t *testing.T) {
 				t.Errorf("missing: %v", failed.Missing())
 			}
 		})
+	}
+}
+
+// An outage that passes is none.
+func TestPassingOutage(t *testing.T) {
+	var c registry.Client
+	failures := 1
+	from := serve(t, true, func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+		if strings.Contains(req.URL.Path, "/referrers/") && failures > 0 {
+			failures--
+			http.Error(w, "{}", http.StatusServiceUnavailable)
+			return
+		}
+		next.ServeHTTP(w, req)
+	})
+	if _, err := c.PushStack(t.Context(), from, writeStack(t)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Attach(t.Context(), from, []byte("bundle"), kind); err != nil {
+		t.Fatal(err)
+	}
+	bundles, err := c.Bundles(t.Context(), from, kind)
+	if err != nil || len(bundles) != 1 || failures != 0 {
+		t.Errorf("%d bundles, %v", len(bundles), err)
 	}
 }
 
