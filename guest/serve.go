@@ -158,7 +158,13 @@ func (a *answerer) challenge(w http.ResponseWriter, r *http.Request) {
 	case <-r.Context().Done():
 		return
 	}
-	answer, err := a.answer(c.Nonce)
+	exporter, err := r.TLS.ExportKeyingMaterial(evidence.ExporterLabel, nil, evidence.ExporterSize)
+	if err != nil {
+		a.log.Error("exporting keying material", "error", err)
+		http.Error(w, "no keying material", http.StatusInternalServerError)
+		return
+	}
+	answer, err := a.answer(c.Nonce, exporter)
 	if err != nil {
 		a.log.Error("answering a challenge", "error", err)
 		http.Error(w, "no report is to be had", http.StatusServiceUnavailable)
@@ -169,11 +175,12 @@ func (a *answerer) challenge(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(w, bytes.NewReader(answer)) // whoever asked is gone
 }
 
-func (a *answerer) answer(nonce evidence.Hex) ([]byte, error) {
+func (a *answerer) answer(nonce, exporter evidence.Hex) ([]byte, error) {
 	e := evidence.Evidence{
 		MediaType: evidence.MediaType,
 		Nonce:     nonce,
 		PublicKey: a.publicKey,
+		Exporter:  exporter,
 		Events:    a.events.snapshot(),
 	}
 	report, err := a.reporter.Report(e.ReportData())

@@ -23,13 +23,20 @@ func (v *verification) checkBinding() {
 		bound := e.ReportData()
 		v.compare(Check{
 			Code: CodeReportData, Expected: hex.EncodeToString(bound[:]), Found: found,
-			Reason: "the report does not bind this evidence's nonce, key and events: they are another's or were changed",
+			Reason: "the report does not bind this evidence's nonce, key, connection and events: they are another's or were changed",
 		})
 	}
 	if p.TLSKey != nil {
 		check := Check{Code: CodeTLSKey, Expected: "SHA-256 " + keyID(p.TLSKey), Found: "no evidence", Reason: "the connection ends at another key than the guest's: someone stands between"}
 		if e != nil {
 			check.Found = "SHA-256 " + keyID(e.PublicKey)
+		}
+		v.compare(check)
+	}
+	if p.TLSExporter != nil {
+		check := Check{Code: CodeTLSKey, Expected: "exporter " + hex.EncodeToString(p.TLSExporter), Found: "no evidence", Reason: "the evidence is for another connection: someone hands it on"}
+		if e != nil {
+			check.Found = "exporter " + e.Exporter.String()
 		}
 		v.compare(check)
 	}

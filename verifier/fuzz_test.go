@@ -73,8 +73,8 @@ func (l *lab) seed(f *testing.F) {
 func saysTheSame(in verifier.Input, answer bool) bool {
 	want := fuzzed.unsigned()
 	if answer {
-		e := evidence.Evidence{Nonce: labNonce, PublicKey: labTLSKey, Events: labEvents}
-		if in.Evidence == nil || !cmp.Equal(in.Evidence.Events, labEvents) || !bytes.Equal(in.Evidence.Nonce, labNonce) || !bytes.Equal(in.Evidence.PublicKey, labTLSKey) {
+		e := evidence.Evidence{Nonce: labNonce, PublicKey: labTLSKey, Exporter: labExport, Events: labEvents}
+		if in.Evidence == nil || !cmp.Equal(in.Evidence.Events, labEvents) || !bytes.Equal(in.Evidence.Nonce, labNonce) || !bytes.Equal(in.Evidence.PublicKey, labTLSKey) || !bytes.Equal(in.Evidence.Exporter, labExport) {
 			return false
 		}
 		bound := e.ReportData()

@@ -176,7 +176,7 @@ func (f answers) members() family {
 		f.malformed(fmt.Sprintf("unknown member %q", name), f.replaced("{", fmt.Sprintf("{%q:null,", name)))
 		f.malformed(fmt.Sprintf("unknown member %q of an event", name), f.replaced(`"events":[{`, fmt.Sprintf(`"events":[{%q:null,`, name)))
 	}
-	for _, kind := range []string{"", "application/json", evidence.MediaType + " ", strings.ToUpper(evidence.MediaType), evidence.ChallengeMediaType, evidence.TPMMediaType, strings.Replace(evidence.MediaType, "v1", "v2", 1)} {
+	for _, kind := range []string{"", "application/json", evidence.MediaType + " ", strings.ToUpper(evidence.MediaType), evidence.ChallengeMediaType, evidence.TPMMediaType, strings.Replace(evidence.MediaType, "v2", "v1", 1)} {
 		f.malformed(fmt.Sprintf("media type %q", kind), f.replaced(evidence.MediaType, kind))
 	}
 	nonce := evidence.Hex(labNonce).String()
@@ -192,6 +192,10 @@ func (f answers) members() family {
 		"with a blank": key[:4] + " " + key[4:], "of one letter": "A", "of 4097 bytes": base64.StdEncoding.EncodeToString(make([]byte, 4097)),
 	} {
 		f.malformed("key "+name, f.replaced(key, text))
+	}
+	exporter := evidence.Hex(labExport).String()
+	for name, text := range map[string]string{"of 31 bytes": exporter[2:], "of 33 bytes": exporter + "00", "empty": "", "of no digits": "xy" + exporter[2:]} {
+		f.malformed("exporter "+name, f.replaced(exporter, text))
 	}
 	report := base64.StdEncoding.EncodeToString(f.parsed().Report)
 	for _, n := range []int{0, 1, 1183, 1185, 4096} {
@@ -274,6 +278,9 @@ func (f answers) bindings() family {
 	for at := range labTLSKey {
 		more(fmt.Sprintf("byte %d of the key", at), verifier.Forged, verifier.CodeTLSKey, func(e *evidence.Evidence) { e.PublicKey[at] ^= 1 })
 	}
+	for at := range labExport {
+		more(fmt.Sprintf("byte %d of the exporter", at), verifier.Forged, verifier.CodeTLSKey, func(e *evidence.Evidence) { e.Exporter[at] ^= 1 })
+	}
 	more("a longer nonce", verifier.Mismatch, verifier.CodeNonce, func(e *evidence.Evidence) { e.Nonce = append(e.Nonce, 0) })
 	more("a longer key", verifier.Forged, verifier.CodeTLSKey, func(e *evidence.Evidence) { e.PublicKey = append(e.PublicKey, 0) })
 	more("a byte moved from nonce to key", verifier.Forged, verifier.CodeTLSKey, func(e *evidence.Evidence) {
@@ -295,6 +302,7 @@ func (f answers) bindings() family {
 	replay("half the nonce", verifier.Mismatch, verifier.CodeNonce, func(p *verifier.Policy) { p.Nonce = labNonce[:8] })
 	replay("an empty nonce", verifier.Mismatch, verifier.CodeNonce, func(p *verifier.Policy) { p.Nonce = []byte{} })
 	replay("another connection", verifier.Forged, verifier.CodeTLSKey, func(p *verifier.Policy) { p.TLSKey = []byte("another key") })
+	replay("another connection with that key", verifier.Forged, verifier.CodeTLSKey, func(p *verifier.Policy) { p.TLSExporter = make([]byte, 32) })
 	replay("an empty key", verifier.Forged, verifier.CodeTLSKey, func(p *verifier.Policy) { p.TLSKey = []byte{} })
 	replay("other report data", verifier.Mismatch, verifier.CodeReportData, func(p *verifier.Policy) { p.ReportData = &labReportData })
 	return f.family("binding")

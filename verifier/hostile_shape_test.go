@@ -134,13 +134,14 @@ func (l *lab) policy(m machine) verifier.Policy {
 var (
 	labNonce  = []byte("0123456789abcdef")
 	labTLSKey = []byte("a SubjectPublicKeyInfo")
+	labExport = []byte("exported keying material of 32 b")
 	labEvents = []evidence.Event{{Name: "boot", Value: "done"}, {Name: "workload", Value: "started"}}
 )
 
 // evidence is a machine's answer to a challenge, after change.
 func (l *lab) evidence(m machine, change ...func(*evidence.Evidence)) []byte {
 	l.Helper()
-	e := evidence.Evidence{MediaType: evidence.MediaType, Nonce: labNonce, PublicKey: labTLSKey, Events: slices.Clone(labEvents)}
+	e := evidence.Evidence{MediaType: evidence.MediaType, Nonce: labNonce, PublicKey: labTLSKey, Exporter: labExport, Events: slices.Clone(labEvents)}
 	bound := e.ReportData()
 	e.Report = l.report(m, func(b []byte) { copy(b[0x050:], bound[:]) })
 	e.Certificates = table(verifier.CertificateEntry{GUID: m.slot(), Data: l.leaf(m).Raw})
@@ -154,9 +155,9 @@ func (l *lab) evidence(m machine, change ...func(*evidence.Evidence)) []byte {
 	return b
 }
 
-// evidencePolicy is policy for evidence: it demands nonce and key.
+// evidencePolicy is policy for evidence: it demands nonce, key and connection.
 func (l *lab) evidencePolicy(m machine) verifier.Policy {
 	p := l.policy(m)
-	p.VCEK, p.ReportData, p.Nonce, p.TLSKey = nil, nil, labNonce, labTLSKey
+	p.VCEK, p.ReportData, p.Nonce, p.TLSKey, p.TLSExporter = nil, nil, labNonce, labTLSKey, labExport
 	return p
 }

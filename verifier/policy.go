@@ -47,8 +47,11 @@ type Policy struct {
 	ReportData *[64]byte
 	Nonce      []byte // that the evidence must carry
 	TLSKey     []byte // DER SubjectPublicKeyInfo of the connection, nil where there was none
-	HostData   *[32]byte
-	VMPL       uint32
+	// TLSExporter is the connection's exported keying material, with TLSKey: see
+	// evidence.ExporterLabel.
+	TLSExporter []byte
+	HostData    *[32]byte
+	VMPL        uint32
 	// RequiredBits and ForbiddenBits of the guest policy. DEBUG and MIGRATE_MA
 	// are forbidden in any case.
 	RequiredBits, ForbiddenBits GuestPolicy

@@ -1,6 +1,7 @@
 package verifier_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"path/filepath"
 	"strings"
@@ -29,8 +30,9 @@ func TestSimulated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	exporter := bytes.Repeat([]byte{7}, evidence.ExporterSize)
 	nonce, key, spec, digest := []byte("0123456789abcdef"), []byte("key"), [32]byte{1}, measure.Digest{2}
-	good := evidence.Evidence{Nonce: nonce, PublicKey: key}
+	good := evidence.Evidence{Nonce: nonce, PublicKey: key, Exporter: exporter}
 	guest := psp.Launch(digest, spec, 0x30000)
 	input := func(p *simpsp.PSP, e evidence.Evidence, vmpl uint32, policy uint64) verifier.Input {
 		g := p.Launch(digest, spec, policy)
@@ -54,6 +56,7 @@ func TestSimulated(t *testing.T) {
 		{"other measurement", input(psp, good, 0, 0x30000), func(p *verifier.Policy) { p.References[0].Measurement[0]++ }, verifier.Mismatch, []verifier.Code{"measurement"}},
 		{"other vCPUs", input(psp, good, 0, 0x30000), func(p *verifier.Policy) { p.VCPUs = 2 }, verifier.Mismatch, []verifier.Code{"measurement"}},
 		{"other TLS key", input(psp, good, 0, 0x30000), func(p *verifier.Policy) { p.TLSKey = []byte("other") }, verifier.Forged, []verifier.Code{"tls-key"}},
+		{"other connection", input(psp, good, 0, 0x30000), func(p *verifier.Policy) { p.TLSExporter = make([]byte, 32) }, verifier.Forged, []verifier.Code{"tls-key"}},
 		{"VMPL 1, DEBUG, MIGRATE_MA", input(psp, good, 1, 0xf0000), nil, verifier.Mismatch, []verifier.Code{"vmpl", "policy.debug", "policy.migration"}},
 		{"too low a TCB", input(psp, good, 0, 0x30000), func(p *verifier.Policy) {
 			p.Products = map[verifier.Product]verifier.ProductPolicy{verifier.Milan: {Reported: verifier.TCB{SNP: 255}}}
@@ -64,7 +67,7 @@ func TestSimulated(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := verifier.Policy{
-				Time: time.Now(), Simulated: chain, Nonce: nonce, HostData: &spec, TLSKey: key, Products: anyProduct(),
+				Time: time.Now(), Simulated: chain, Nonce: nonce, HostData: &spec, TLSKey: key, TLSExporter: exporter, Products: anyProduct(),
 				References: []verifier.Reference{{Measurement: digest, VCPUs: 1, Label: "one vCPU"}},
 			}
 			if tt.change != nil {

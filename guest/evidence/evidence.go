@@ -18,7 +18,7 @@ import (
 )
 
 // MediaType names this version of the format.
-const MediaType = "application/vnd.kattest.evidence.v1+json"
+const MediaType = "application/vnd.kattest.evidence.v2+json"
 
 // ChallengeMediaType names this version of the challenge.
 const ChallengeMediaType = "application/vnd.kattest.challenge.v1+json"
@@ -33,6 +33,7 @@ const (
 	MaxSize         = 1 << 20
 	MaxCertificates = 64 << 10
 	MaxPublicKey    = 4 << 10
+	ExporterSize    = 32
 	MaxEvents       = 4096
 	ReportSize      = 1184
 )
@@ -41,9 +42,15 @@ const (
 // some more.
 const maxValues = 4 * MaxEvents
 
+// ExporterLabel is that of the connection's exported keying material, of which both
+// ends make ExporterSize bytes with an empty context: evidence is for one connection,
+// and can be handed on by none that has the guest's key.
+// Source: RFC 9266, section 4.1 (tls-exporter); RFC 8446, section 7.5.
+const ExporterLabel = "EXPORTER-Channel-Binding"
+
 // domain separates this REPORT_DATA from that of any other protocol, and of
 // the reports that a workload asks for.
-const domain = "kattest evidence v1"
+const domain = "kattest evidence v2"
 
 // Hex is a byte string written in hexadecimal.
 type Hex []byte
@@ -97,6 +104,9 @@ type Evidence struct {
 	Nonce Hex `json:"nonce"`
 	// PublicKey is the guest's TLS key, a DER SubjectPublicKeyInfo.
 	PublicKey []byte `json:"publicKey"`
+	// Exporter is the keying material that this connection alone has, 32 bytes: see
+	// ExporterLabel.
+	Exporter Hex `json:"exporter"`
 	// Events is the agent's event log.
 	Events []Event `json:"events"`
 }
@@ -139,6 +149,9 @@ func (e Evidence) check() error {
 	if n := len(e.PublicKey); n == 0 || n > MaxPublicKey {
 		errs = append(errs, fmt.Errorf("publicKey: %d bytes, want 1 to %d", n, MaxPublicKey))
 	}
+	if n := len(e.Exporter); n != ExporterSize {
+		errs = append(errs, fmt.Errorf("exporter: %d bytes, want %d", n, ExporterSize))
+	}
 	if len(e.Events) > MaxEvents {
 		errs = append(errs, fmt.Errorf("events: %d, more than %d", len(e.Events), MaxEvents))
 	}
@@ -154,15 +167,16 @@ func checkNonce(nonce []byte) error {
 
 // ReportData returns what REPORT_DATA must hold for this evidence.
 func (e Evidence) ReportData() [64]byte {
-	return ReportData(e.Nonce, e.PublicKey, EventsDigest(e.Events))
+	return ReportData(e.Nonce, e.PublicKey, e.Exporter, EventsDigest(e.Events))
 }
 
-// ReportData binds a nonce, a TLS key (DER SubjectPublicKeyInfo) and the event
-// log's digest: SHA-512 over the four fields domain, nonce, key and digest,
-// each preceded by its length in bytes as a 32-bit little-endian number.
-func ReportData(nonce, publicKey []byte, events [32]byte) [64]byte {
+// ReportData binds a nonce, a TLS key (DER SubjectPublicKeyInfo), a connection's
+// exporter and the event log's digest: SHA-512 over the five fields domain, nonce,
+// key, exporter and digest, each preceded by its length in bytes as a 32-bit
+// little-endian number.
+func ReportData(nonce, publicKey, exporter []byte, events [32]byte) [64]byte {
 	h := sha512.New()
-	for _, field := range [][]byte{[]byte(domain), nonce, publicKey, events[:]} {
+	for _, field := range [][]byte{[]byte(domain), nonce, publicKey, exporter, events[:]} {
 		h.Write(appendField(nil, field))
 	}
 	return [64]byte(h.Sum(nil))

@@ -14,13 +14,13 @@ import (
 //
 //	F = lambda b: struct.pack('<I', len(b)) + b
 //	E = hashlib.sha256(bytes(32) + F(b'name') + F(b'value')).digest()
-//	hashlib.sha512(F(b'kattest evidence v1') + F(b'0123456789abcdef') + F(b'key') + F(E)).hexdigest()
+//	hashlib.sha512(F(b'kattest evidence v2') + F(b'0123456789abcdef') + F(b'key') + F(b'exporter') + F(E)).hexdigest()
 func TestReportData(t *testing.T) {
 	e := evidence.Evidence{
-		Nonce: []byte("0123456789abcdef"), PublicKey: []byte("key"),
+		Nonce: []byte("0123456789abcdef"), PublicKey: []byte("key"), Exporter: []byte("exporter"),
 		Events: []evidence.Event{{Name: "name", Value: "value"}},
 	}
-	const want = "17ab8ab730e0032f65508076773e13beefd3a12dcfb05b775356a1944b74e63441f99fa9050feb23032ab5186d6630c0d7d2986841964d67b72b611b2ca0c2a4"
+	const want = "cb64761cc1ace9eba1f59f6dc52d36be865822ce9c62d6cf3d1b3f00d251e32fffe44866bb4c92df637b8f9b53279a1c22e20ede2134e9847910d109b8d55dae"
 	if got := fmt.Sprintf("%x", e.ReportData()); got != want {
 		t.Errorf("REPORT_DATA %s, want %s", got, want)
 	}
@@ -28,7 +28,7 @@ func TestReportData(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	seed, err := json.Marshal(evidence.Evidence{
-		MediaType: evidence.MediaType, Report: make([]byte, evidence.ReportSize), Nonce: make([]byte, 16), PublicKey: []byte{1},
+		MediaType: evidence.MediaType, Report: make([]byte, evidence.ReportSize), Nonce: make([]byte, 16), PublicKey: []byte{1}, Exporter: make([]byte, 32),
 	})
 	if err != nil {
 		f.Fatal(err)

@@ -1,22 +1,16 @@
 package kattest
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/kraudcloud/kattest/guest/evidence"
+	"github.com/kraudcloud/kattest/internal/channel"
 	"github.com/kraudcloud/kattest/internal/cli"
 	"github.com/kraudcloud/kattest/internal/wholefile"
 	"github.com/kraudcloud/kattest/verifier"
@@ -54,7 +48,7 @@ binds is one of the checks; no certificate authority takes part.`,
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			data, key, err := challenge(ctx, args[0], p.Nonce)
+			data, key, exporter, err := challenge(ctx, args[0], p.Nonce)
 			if err != nil {
 				return &cli.Error{Code: cli.ExitUnavailable, Err: fmt.Errorf("asking %s for evidence: %w", args[0], err), Hint: "is the guest's agent serving there?"}
 			}
@@ -70,7 +64,7 @@ binds is one of the checks; no certificate authority takes part.`,
 					return err
 				}
 			}
-			p.TLSKey = key
+			p.TLSKey, p.TLSExporter = key, exporter
 			return f.judge(cmd, []subject{{args[0], data}}, false, p)
 		},
 	}
@@ -80,40 +74,20 @@ binds is one of the checks; no certificate authority takes part.`,
 	return cmd
 }
 
-// challenge asks for evidence over nonce and returns the answer, and the key
-// (DER SubjectPublicKeyInfo) at which the connection ended. It trusts nothing:
-// the verifier compares that key with the one that the report binds.
-func challenge(ctx context.Context, addr string, nonce []byte) (answer, key []byte, err error) {
-	body, err := json.Marshal(evidence.Challenge{MediaType: evidence.ChallengeMediaType, Nonce: nonce})
+// challenge asks for evidence over nonce and returns the answer, and the key and the
+// exporter of the connection. It trusts nothing: the verifier compares them with those
+// that the report binds.
+func challenge(ctx context.Context, addr string, nonce []byte) (answer, key, exporter []byte, err error) {
+	conn, err := channel.Dial(ctx, addr, nil)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	client := &http.Client{
-		Transport: &http.Transport{
-			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true},
-			DisableKeepAlives:      true,
-			DisableCompression:     true,
-			MaxResponseHeaderBytes: 16 << 10,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	defer conn.Close()
+	if exporter, err = conn.Exporter(); err != nil {
+		return nil, nil, nil, err
 	}
-	target := url.URL{Scheme: "https", Host: addr, Path: evidence.ChallengePath}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target.String(), bytes.NewReader(body))
-	if err != nil {
-		return nil, nil, err
+	if answer, err = conn.Challenge(ctx, nonce); err != nil {
+		return nil, nil, nil, err
 	}
-	req.Header.Set("Content-Type", evidence.ChallengeMediaType)
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
-		return nil, nil, fmt.Errorf("status %s: %.200q", resp.Status, text)
-	}
-	if answer, err = cli.ReadAll("the answer", resp.Body, evidence.MaxSize); err != nil {
-		return nil, nil, err
-	}
-	return answer, resp.TLS.PeerCertificates[0].RawSubjectPublicKeyInfo, nil
+	return answer, conn.Key(), exporter, nil
 }

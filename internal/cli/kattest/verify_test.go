@@ -75,11 +75,12 @@ type answer struct {
 	measurement measure.Digest
 	nonce       []byte
 	key         []byte
+	exporter    []byte
 }
 
 func (a answer) to(nonce []byte) evidence.Evidence {
 	e := evidence.Evidence{
-		MediaType: evidence.MediaType, Nonce: nonce, PublicKey: a.key,
+		MediaType: evidence.MediaType, Nonce: nonce, PublicKey: a.key, Exporter: a.exporter,
 		Events: []evidence.Event{{Name: "spec", Value: "x"}},
 	}
 	report := a.guest.Report(e.ReportData(), 0)
@@ -112,7 +113,7 @@ func makeAnswer(env *testscript.Env, psp *simpsp.PSP) error {
 	}
 	a := answer{
 		guest: psp.Launch(digest, hostData, 0x30000), measurement: digest,
-		nonce: bytes.Repeat([]byte{0xa5}, 32), key: []byte("a guest's key"),
+		nonce: bytes.Repeat([]byte{0xa5}, 32), key: []byte("a guest's key"), exporter: bytes.Repeat([]byte{0x5a}, evidence.ExporterSize),
 	}
 	e := a.to(a.nonce)
 	evidenceJSON, err := json.Marshal(e)
@@ -197,26 +198,27 @@ func newKey(pub string) (*ecdsa.PrivateKey, error) {
 
 // serveAgents starts an agent that is good, and some that are not.
 func serveAgents(env *testscript.Env, a answer) {
-	respond := func(w http.ResponseWriter, key []byte, nonce []byte) {
+	respond := func(w http.ResponseWriter, key, exporter, nonce []byte) {
 		a := a
-		a.key = key
+		a.key, a.exporter = key, exporter
 		_ = json.NewEncoder(w).Encode(a.to(nonce)) // the client may have gone
 	}
 	var once sync.Once // the servers end together
 	ended := make(chan struct{})
-	for name, handle := range map[string]func(w http.ResponseWriter, key, nonce []byte){
+	for name, handle := range map[string]func(w http.ResponseWriter, key, exporter, nonce []byte){
 		"GOOD":   respond,
-		"RELAY":  func(w http.ResponseWriter, _, nonce []byte) { respond(w, a.key, nonce) },
-		"REPLAY": func(w http.ResponseWriter, key, _ []byte) { respond(w, key, a.nonce) },
-		"REDIRECT": func(w http.ResponseWriter, _, _ []byte) {
+		"RELAY":  func(w http.ResponseWriter, _, exporter, nonce []byte) { respond(w, a.key, exporter, nonce) },
+		"REPLAY": func(w http.ResponseWriter, key, exporter, _ []byte) { respond(w, key, exporter, a.nonce) },
+		"OTHERS": func(w http.ResponseWriter, key, _, nonce []byte) { respond(w, key, a.exporter, nonce) },
+		"REDIRECT": func(w http.ResponseWriter, _, _, _ []byte) {
 			w.Header().Set("Location", "https://127.0.0.1:1/")
 			w.WriteHeader(http.StatusTemporaryRedirect)
 		},
-		"GARBAGE": func(w http.ResponseWriter, _, _ []byte) { _, _ = io.WriteString(w, `{"mediaType":`) },
-		"HUGE": func(w http.ResponseWriter, _, _ []byte) {
+		"GARBAGE": func(w http.ResponseWriter, _, _, _ []byte) { _, _ = io.WriteString(w, `{"mediaType":`) },
+		"HUGE": func(w http.ResponseWriter, _, _, _ []byte) {
 			_, _ = w.Write(bytes.Repeat([]byte(" "), evidence.MaxSize+1))
 		},
-		"SILENT": func(http.ResponseWriter, []byte, []byte) { <-ended },
+		"SILENT": func(http.ResponseWriter, []byte, []byte, []byte) { <-ended },
 	} {
 		var server *httptest.Server
 		server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -230,7 +232,12 @@ func serveAgents(env *testscript.Env, a answer) {
 				w.WriteHeader(http.StatusBadRequest)
 				return
 			}
-			handle(w, server.Certificate().RawSubjectPublicKeyInfo, c.Nonce)
+			exporter, err := r.TLS.ExportKeyingMaterial(evidence.ExporterLabel, nil, evidence.ExporterSize)
+			if err != nil {
+				w.WriteHeader(http.StatusInternalServerError)
+				return
+			}
+			handle(w, server.Certificate().RawSubjectPublicKeyInfo, exporter, c.Nonce)
 		}))
 		server.StartTLS()
 		env.Setenv("AGENT_"+name, server.Listener.Addr().String())
