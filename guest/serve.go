@@ -18,11 +18,11 @@ import (
 	"math/big"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/kraudcloud/kattest/guest/evidence"
 	"github.com/kraudcloud/kattest/guest/platform"
+	"github.com/kraudcloud/kattest/guest/pod"
 	"github.com/kraudcloud/kattest/guest/port"
 )
 
@@ -30,8 +30,7 @@ import (
 const (
 	maxChallenge   = 1 << 10 // bytes
 	maxHeader      = 8 << 10 // bytes
-	maxConnections = 32
-	maxWaiting     = 8 // challenges that wait for the one being answered
+	maxWaiting     = 8       // challenges that wait for the one being answered
 	requestTimeout = 15 * time.Second
 	answerTimeout  = 60 * time.Second
 )
@@ -45,10 +44,9 @@ func (a *agent) serveEvidence(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	server := newServer(newAnswerer(a.platform, key, &a.events, a.log), certificate)
-	a.beside("evidence", func() error {
-		return server.ServeTLS(limit(listener, maxConnections), "", "")
-	})
+	c := newChannel(listener, certificate, a.spec)
+	c.mux.Handle("POST "+evidence.ChallengePath, newAnswerer(a.platform, key, &a.events, a.log))
+	a.beside("evidence", c.serve)
 	return a.control.send(port.Event{Name: port.EventServing})
 }
 
@@ -80,16 +78,31 @@ func newCertificate() (tls.Certificate, []byte, error) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, public, nil
 }
 
-func newServer(h http.Handler, certificate tls.Certificate) *http.Server {
+// channel is what is served on the agent's port.
+type channel struct {
+	gate   *gate
+	known  clients
+	mux    *http.ServeMux // for all; what is for clients that are named goes through known
+	server *http.Server
+}
+
+func newChannel(l net.Listener, certificate tls.Certificate, spec pod.Spec) *channel {
+	c := &channel{gate: newGate(l), known: newClients(spec.Access), mux: http.NewServeMux()}
+	c.mux.Handle("GET "+port.TunnelPath+"{port}", &tunnel{spec.Ports, c.gate})
+	c.server = newServer(c.mux, c.gate.tlsConfig(certificate, c.known))
+	return c
+}
+
+// serve serves until the listener is closed.
+func (c *channel) serve() error { return c.server.ServeTLS(c.gate, "", "") }
+
+func newServer(h http.Handler, config *tls.Config) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Server{
-		Handler: h,
-		TLSConfig: &tls.Config{
-			Certificates:           []tls.Certificate{certificate},
-			MinVersion:             tls.VersionTLS13,
-			SessionTicketsDisabled: true,
-		},
+		Handler:           h,
+		TLSConfig:         config,
+		ConnContext:       withConn,
 		Protocols:         protocols,
 		ReadHeaderTimeout: requestTimeout,
 		ReadTimeout:       requestTimeout,
@@ -107,7 +120,6 @@ type reporter interface {
 
 // answerer answers challenges, one at a time.
 type answerer struct {
-	mux       *http.ServeMux
 	reporter  reporter
 	publicKey []byte
 	events    *eventLog
@@ -117,20 +129,15 @@ type answerer struct {
 }
 
 func newAnswerer(r reporter, publicKey []byte, events *eventLog, log *slog.Logger) *answerer {
-	a := &answerer{
-		mux:      http.NewServeMux(),
+	return &answerer{
 		reporter: r, publicKey: publicKey, events: events, log: log,
 		waiting: make(chan struct{}, 1+maxWaiting),
 		turn:    make(chan struct{}, 1),
 	}
-	a.mux.HandleFunc("POST "+evidence.ChallengePath, a.challenge)
-	return a
 }
 
-// ServeHTTP answers a request.
-func (a *answerer) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.mux.ServeHTTP(w, r) }
-
-func (a *answerer) challenge(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP answers a challenge.
+func (a *answerer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxChallenge))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		http.Error(w, fmt.Sprintf("challenge: more than %d bytes", maxChallenge), http.StatusRequestEntityTooLarge)
@@ -189,39 +196,4 @@ func (a *answerer) answer(nonce, exporter evidence.Hex) ([]byte, error) {
 	}
 	e.Report, e.Certificates = report.Raw[:], report.Certificates
 	return json.Marshal(e)
-}
-
-// limit bounds the connections that are open at a time: what is above waits in
-// the kernel's queue, which is bounded as well.
-func limit(l net.Listener, n int) net.Listener {
-	return &limited{Listener: l, open: make(chan struct{}, n)}
-}
-
-type limited struct {
-	net.Listener
-	open chan struct{}
-}
-
-// Accept waits for a connection, and before that for one to be closed if there
-// are too many.
-func (l *limited) Accept() (net.Conn, error) {
-	l.open <- struct{}{}
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		<-l.open
-		return nil, err
-	}
-	return &limitedConn{Conn: conn, open: l.open}, nil
-}
-
-type limitedConn struct {
-	net.Conn
-	open chan struct{}
-	once sync.Once
-}
-
-// Close closes the connection and makes room for another.
-func (c *limitedConn) Close() error {
-	defer c.once.Do(func() { <-c.open })
-	return c.Conn.Close()
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/kraudcloud/kattest/guest/evidence"
 	"github.com/kraudcloud/kattest/guest/platform"
+	"github.com/kraudcloud/kattest/guest/pod"
 )
 
 // fakeReporter reports nothing but REPORT_DATA. Each report takes as long as
@@ -53,16 +54,21 @@ func serve(t *testing.T, r reporter, events *eventLog) (address string, key []by
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := newServer(newAnswerer(r, key, events, quiet()), certificate)
+	serveChannel(t, newChannel(listener, certificate, pod.Spec{}), newAnswerer(r, key, events, quiet()))
+	return listener.Addr().String(), key
+}
+
+func serveChannel(t *testing.T, c *channel, challenges http.Handler) {
+	t.Helper()
+	c.mux.Handle("POST "+evidence.ChallengePath, challenges)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := server.ServeTLS(limit(listener, maxConnections), "", ""); !errors.Is(err, http.ErrServerClosed) {
+		if err := c.serve(); !errors.Is(err, http.ErrServerClosed) {
 			t.Error(err)
 		}
 	}()
-	t.Cleanup(func() { server.Close(); <-done })
-	return listener.Addr().String(), key
+	t.Cleanup(func() { c.server.Close(); <-done })
 }
 
 // client trusts every certificate, as REPORT_DATA vouches for the key. It
@@ -221,7 +227,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener := limit(inner, 1)
+	listener := &gate{Listener: inner, strangers: make(class, 1)}
 	defer listener.Close()
 	accepted := make(chan net.Conn, 2)
 	go func() {

@@ -23,6 +23,7 @@ func exampleMounts() []Mount {
 func TestMounts(t *testing.T) {
 	s := example()
 	s.Mounts, s.Scratch = exampleMounts(), &Scratch{Size: MinDiskSize}
+	s.Secrets = &Secrets{Owners: []Hash{{1}}, Expects: []Secret{{Name: "data.key"}}}
 	data, err := s.Canonical()
 	if err != nil {
 		t.Fatal(err)

@@ -58,6 +58,8 @@ type Spec struct {
 	Ports     []Port   `json:"ports,omitempty"`
 	Mounts    []Mount  `json:"mounts,omitempty"`
 	Scratch   *Scratch `json:"scratch,omitempty"`
+	Access    []Access `json:"access,omitempty"`
+	Secrets   *Secrets `json:"secrets,omitempty"`
 	Console   Console  `json:"console"`
 }
 
@@ -305,6 +307,8 @@ func (s Spec) Check() error {
 		}
 	}
 	s.checkMounts(bad)
+	s.checkAccess(bad)
+	s.checkSecrets(bad)
 	if s.Console != ConsoleNone && s.Console != ConsoleOutput {
 		bad("console: %q is neither %q nor %q", s.Console, ConsoleNone, ConsoleOutput)
 	}

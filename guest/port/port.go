@@ -36,6 +36,13 @@ const (
 // AgentPort is the guest's TCP port on which the agent answers challenges, over TLS.
 const AgentPort = 1
 
+// TunnelPath and the number of a port below it is where AgentPort leads on to a TCP
+// port of the workload's, by an HTTP upgrade to TunnelProtocol.
+const (
+	TunnelPath     = "/v1/tunnel/"
+	TunnelProtocol = "kattest-tunnel"
+)
+
 // MaxLine is the longest control line, in bytes, with its line feed.
 const MaxLine = 4096
 
