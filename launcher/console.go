@@ -1,6 +1,7 @@
 package launcher
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"sync/atomic"
@@ -27,6 +28,24 @@ func (c *console) Write(p []byte) (int, error) {
 		_, _ = c.user.Write(text) // the user's stream may be closed; the guest goes on
 	}
 	return len(p), nil
+}
+
+// CopyPlain copies a console's log without terminal control.
+func CopyPlain(w io.Writer, log io.Reader) error {
+	c := &console{}
+	b := make([]byte, 32<<10)
+	for {
+		n, err := log.Read(b)
+		if _, err := w.Write(c.plain(b[:n])); err != nil {
+			return err
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 func (c *console) toLog(p []byte) {

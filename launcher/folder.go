@@ -4,57 +4,81 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
+	"time"
 
 	"github.com/kraudcloud/kattest/guest/port"
 	"github.com/kraudcloud/kattest/launcher/vm"
 )
 
-// StateMediaType names this version of run.json.
-const StateMediaType = "application/vnd.kattest.run.v1+json"
+// Media types of run.json and exit.json.
+const (
+	StateMediaType = "application/vnd.kattest.run.v1+json"
+	EndMediaType   = "application/vnd.kattest.exit.v1+json"
+)
 
-// Files in the VM's folder. The second outlives the run.
+// Files in the VM's folder. All but the first outlive the run.
 const (
 	StateFile   = "run.json"
+	EndFile     = "exit.json"
 	ConsoleFile = "console.log"
 )
 
 // State is run.json, which stands in the VM's folder while the guest runs.
 type State struct {
 	MediaType string         `json:"mediaType"`
-	PID       int            `json:"pid"` // QEMU's
+	PID       int            `json:"pid"`      // QEMU's
+	Launcher  int            `json:"launcher"` // the launcher's process number
 	Platform  string         `json:"platform"`
 	Accel     string         `json:"accel"`
 	Agent     netip.AddrPort `json:"agent"` // the host's address that leads to the agent
 	Forwards  []vm.Forward   `json:"forwards,omitempty"`
+	Began     time.Time      `json:"began"`            // QEMU's start
+	Started   time.Time      `json:"started,omitzero"` // the execution of the container's process
+}
+
+// End is exit.json: how the last run ended.
+type End struct {
+	MediaType string    `json:"mediaType"`
+	Began     time.Time `json:"began"`
+	Ended     time.Time `json:"ended"`
+	Exit      int       `json:"exit"`            // the container's exit status, without an error
+	Error     string    `json:"error,omitempty"` // why it did not come to an exit status
 }
 
 // folder is the VM's folder while one launcher has it to itself.
 type folder struct {
-	dir     string
-	file    *os.File // the folder, locked
-	console *os.File
+	dir      string
+	root     *os.Root
+	file     *os.File // the folder
+	lock     *os.File
+	console  *os.File
+	output   *outputLog
+	requests *requests
 }
 
-// openFolder locks dir. The lock ends with the process, whatever ends that.
+// openFolder locks dir.
 func openFolder(dir string) (*folder, error) {
-	file, err := os.Open(dir)
+	root, err := openRoot(dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		file.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%s: %w", dir, ErrRunning)
-		}
-		return nil, fmt.Errorf("locking %s: %w", dir, err)
+	f := &folder{dir: dir, root: root}
+	if f.file, err = root.Open("."); err != nil {
+		root.Close()
+		return nil, err
 	}
-	return &folder{dir: dir, file: file}, nil
+	if f.lock, err = lockFolder(root); err != nil {
+		f.file.Close()
+		root.Close()
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	f.output = &outputLog{root: root}
+	return f, nil
 }
 
 // fill writes what QEMU reads besides the VM's own files.
@@ -62,15 +86,15 @@ func (f *folder) fill(l *launch) error {
 	if err := f.clear(); err != nil { // what a killed launcher left
 		return err
 	}
-	if err := os.Mkdir(filepath.Join(f.dir, runDir), 0o700); err != nil {
+	if err := f.root.Mkdir(runDir, 0o700); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(f.dir, specDisk), port.EncodeSpecDisk(l.spec), 0o600); err != nil {
+	if err := f.root.WriteFile(specDisk, port.EncodeSpecDisk(l.spec), 0o600); err != nil {
 		return err
 	}
 	if l.machine.Platform == Sim {
 		table := l.hashes.Table()
-		if err := os.WriteFile(filepath.Join(f.dir, hashTable), table[:], 0o600); err != nil {
+		if err := f.root.WriteFile(hashTable, table[:], 0o600); err != nil {
 			return err
 		}
 	}
@@ -82,43 +106,69 @@ func (f *folder) fill(l *launch) error {
 			return err
 		}
 	}
+	if err := removeIfThere(f.root, EndFile); err != nil {
+		return err
+	}
 	var err error
-	f.console, err = os.OpenFile(filepath.Join(f.dir, ConsoleFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if f.requests, err = listen(f.file); err != nil {
+		return err
+	}
+	f.console, err = f.root.OpenFile(ConsoleFile, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	return err
 }
 
-// dial connects to a socket of QEMU's. It goes by the open folder's number, as
-// a socket's path may have 107 bytes at most.
-// Source: unix(7), sockaddr_un.
+// dial connects to a socket of QEMU's.
 func (f *folder) dial(name string) (net.Conn, error) {
-	return net.Dial("unix", fmt.Sprintf("/proc/self/fd/%d/%s", f.file.Fd(), name))
+	return net.Dial("unix", socketPath(f.file, name))
+}
+
+// socketPath names a socket below an open folder by the folder's number, as a
+// socket's path may have 107 bytes at most.
+// Source: unix(7), sockaddr_un.
+func socketPath(folder *os.File, name string) string {
+	return fmt.Sprintf("/proc/self/fd/%d/%s", folder.Fd(), name)
 }
 
 // writeState puts run.json in place whole.
-func (f *folder) writeState(s State) error {
-	data, err := json.MarshalIndent(s, "", "  ")
+func (f *folder) writeState(s State) error { return f.writeWhole(StateFile, s) }
+
+// writeEnd puts exit.json in place whole.
+func (f *folder) writeEnd(e End) error { return f.writeWhole(EndFile, e) }
+
+func (f *folder) writeWhole(name string, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
-	temp := filepath.Join(f.dir, runDir, StateFile)
-	if err := os.WriteFile(temp, append(data, '\n'), 0o600); err != nil {
+	temp := filepath.Join(runDir, name)
+	if err := f.root.WriteFile(temp, append(data, '\n'), 0o600); err != nil {
 		return err
 	}
-	return os.Rename(temp, filepath.Join(f.dir, StateFile))
+	return f.root.Rename(temp, name)
 }
 
 func (f *folder) clear() error {
-	err := os.Remove(filepath.Join(f.dir, StateFile))
-	if errors.Is(err, os.ErrNotExist) {
-		err = nil
-	}
-	return errors.Join(err, os.RemoveAll(filepath.Join(f.dir, runDir)))
+	return errors.Join(removeIfThere(f.root, StateFile), f.root.RemoveAll(runDir))
 }
 
+func removeIfThere(root *os.Root, name string) error {
+	err := root.Remove(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// close leaves the folder to the next launcher. Who waits for the end of this one
+// is told last.
 func (f *folder) close() error {
-	err := f.clear()
+	err := errors.Join(f.output.close(), f.clear())
 	if f.console != nil {
 		err = errors.Join(err, f.console.Close())
 	}
-	return errors.Join(err, f.file.Close())
+	err = errors.Join(err, unlockFolder(f.root, f.lock), f.file.Close(), f.root.Close())
+	if f.requests != nil {
+		f.requests.close()
+	}
+	return err
 }

@@ -118,11 +118,22 @@ func (h Host) Run(ctx context.Context, v *vm.VM, o Options) (exit int, err error
 	if err := folder.fill(l); err != nil {
 		return 0, fmt.Errorf("preparing %s: %w", v.Dir, err)
 	}
+	began := time.Now()
+	// On a full disk there is no record; the container ended all the same.
+	defer func() { _ = folder.writeEnd(endOf(began, exit, err)) }()
 	s, err := start(ctx, folder, l, args, o)
 	if err != nil {
 		return 0, err
 	}
 	return s.supervise(ctx)
+}
+
+func endOf(began time.Time, exit int, err error) End {
+	e := End{MediaType: EndMediaType, Began: began.UTC(), Ended: time.Now().UTC(), Exit: exit}
+	if err != nil {
+		e.Error = err.Error()
+	}
+	return e
 }
 
 // Line returns the program and the arguments that Run would use in v.Dir, and

@@ -20,6 +20,8 @@ const connectTimeout = time.Minute
 // session is a running QEMU and its ports.
 type session struct {
 	o       Options
+	folder  *folder
+	state   State
 	began   time.Time
 	qemu    *process
 	monitor *qmp
@@ -37,6 +39,7 @@ type session struct {
 func start(ctx context.Context, f *folder, l *launch, args []string, o Options) (*session, error) {
 	s := &session{
 		o:      o.withDefaults(),
+		folder: f,
 		began:  time.Now(),
 		events: make(chan Event, maxEvents),
 		faults: make(chan error, 8),
@@ -122,9 +125,9 @@ func (s *session) connect(ctx context.Context, f *folder, l *launch) error {
 			s.control = conn
 			s.ports.Go(func() { s.readControl(conn) })
 		case port.StdoutPort:
-			s.drain(conn, s.o.Stdout)
+			s.drain(conn, tee{s.o.Stdout, f.output.stream("stdout")})
 		case port.StderrPort:
-			s.drain(conn, s.o.Stderr)
+			s.drain(conn, tee{s.o.Stderr, f.output.stream("stderr")})
 		case port.PSPPort:
 			s.ports.Go(func() {
 				defer conn.Close()
@@ -134,18 +137,20 @@ func (s *session) connect(ctx context.Context, f *folder, l *launch) error {
 			})
 		}
 	}
-	state := State{
+	s.state = State{
 		MediaType: StateMediaType,
 		PID:       s.qemu.cmd.Process.Pid,
+		Launcher:  os.Getpid(),
 		Platform:  l.machine.Platform.String(),
 		Accel:     l.machine.Accel.String(),
 		Agent:     l.machine.Network.Agent,
 		Forwards:  l.machine.Network.Forwards,
+		Began:     s.began.UTC(),
 	}
-	if err := f.writeState(state); err != nil {
+	if err := f.writeState(s.state); err != nil {
 		return err
 	}
-	s.o.OnStart(state)
+	s.o.OnStart(s.state)
 	_, err = s.monitor.execute("cont", nil)
 	return err
 }
@@ -192,12 +197,34 @@ func (s *session) readControl(conn net.Conn) {
 	defer close(s.events)
 	defer conn.Close()
 	err := readEvents(conn, s.began, func(e Event) {
+		if e.Name == port.EventStarted {
+			s.noteStart(e)
+		}
 		s.o.OnEvent(e)
 		s.events <- e // buffered for all that readEvents lets through
 	})
 	if err != nil {
 		s.fault(fmt.Errorf("the guest broke the rules: %w", err))
 	}
+}
+
+// noteStart puts the time of the container's start into run.json, once.
+func (s *session) noteStart(e Event) {
+	if !s.state.Started.IsZero() {
+		return
+	}
+	s.state.Started = s.began.Add(e.Since).UTC()
+	if err := s.folder.writeState(s.state); err != nil {
+		s.fault(err)
+	}
+}
+
+// tee writes to the user, whose stream may be closed, and to the log.
+type tee struct{ user, log io.Writer }
+
+func (t tee) Write(p []byte) (int, error) {
+	_, _ = t.user.Write(p)
+	return t.log.Write(p)
 }
 
 func (s *session) fault(err error) {

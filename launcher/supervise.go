@@ -32,12 +32,28 @@ func (s *session) supervise(ctx context.Context) (int, error) {
 		stop     = ctx.Done()
 		events   = s.events
 		ended    = s.qemu.done
+		timeout  = s.o.StopTimeout
+		asked    bool
 	)
 	end := func(cause error) {
 		if out.cause == nil {
 			out.cause = cause
 		}
 		s.qemu.kill()
+	}
+	askStop := func() {
+		if !out.agent { // no one is there to be asked
+			end(ErrStopped)
+			return
+		}
+		stopping = time.After(timeout)
+		if asked {
+			return
+		}
+		asked = true
+		if _, err := io.WriteString(s.control, port.CommandStop+"\n"); err != nil {
+			end(fmt.Errorf("asking the agent to stop: %w", err))
+		}
 	}
 	for ended != nil {
 		select {
@@ -56,19 +72,21 @@ func (s *session) supervise(ctx context.Context) (int, error) {
 			end(err)
 		case <-stop:
 			stop = nil
-			if !out.agent { // no one is there to be asked
+			askStop()
+		case r := <-s.folder.requests.ch:
+			if r.Command == commandKill {
 				end(ErrStopped)
 				continue
 			}
-			stopping = time.After(s.o.StopTimeout)
-			if _, err := io.WriteString(s.control, port.CommandStop+"\n"); err != nil {
-				end(fmt.Errorf("asking the agent to stop: %w", err))
+			if r.TimeoutMS > 0 {
+				timeout = time.Duration(r.TimeoutMS) * time.Millisecond
 			}
+			askStop()
 		case <-stopping:
 			if out.over() {
 				s.qemu.kill()
 			} else {
-				end(fmt.Errorf("%w: it took more than %v", ErrStopped, s.o.StopTimeout))
+				end(fmt.Errorf("%w: it took more than %v", ErrStopped, timeout))
 			}
 		case <-s.o.Kill:
 			end(ErrStopped)

@@ -51,6 +51,11 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	// The user's own index of VMs is left alone.
+	if err := os.Setenv("XDG_STATE_HOME", filepath.Join(dir, "state")); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	if err := s.make(dir); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e: setting up:", err)
 		return 1

@@ -64,10 +64,10 @@ func DefaultConfig() Config {
 func ParseConfig(data []byte) (Config, error) {
 	var c Config
 	if err := strictjson.Decode(data, &c); err != nil {
-		return Config{}, fmt.Errorf("%s: %w", configFile, err)
+		return Config{}, fmt.Errorf("%s: %w", ConfigFile, err)
 	}
 	if err := c.Check(); err != nil {
-		return Config{}, fmt.Errorf("%s: %w", configFile, err)
+		return Config{}, fmt.Errorf("%s: %w", ConfigFile, err)
 	}
 	return c, nil
 }
@@ -75,11 +75,11 @@ func ParseConfig(data []byte) (Config, error) {
 // Encode returns c as it stands in vm.json.
 func (c Config) Encode() ([]byte, error) {
 	if err := c.Check(); err != nil {
-		return nil, fmt.Errorf("%s: %w", configFile, err)
+		return nil, fmt.Errorf("%s: %w", ConfigFile, err)
 	}
 	b, err := json.MarshalIndent(c, "", "  ")
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", configFile, err)
+		return nil, fmt.Errorf("%s: %w", ConfigFile, err)
 	}
 	return append(b, '\n'), nil
 }

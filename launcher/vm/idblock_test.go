@@ -42,7 +42,7 @@ func TestIDBlock(t *testing.T) {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 
-	name := filepath.Join(dir, configFile)
+	name := filepath.Join(dir, ConfigFile)
 	data, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)

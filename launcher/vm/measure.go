@@ -14,11 +14,11 @@ func (v *VM) Shape() (measure.Shape, error) { return v.Config.Shape() }
 func (c Config) Shape() (measure.Shape, error) {
 	cpu, err := measure.ParseCPU(c.CPU)
 	if err != nil {
-		return measure.Shape{}, fmt.Errorf("%s: cpu: %w", configFile, err)
+		return measure.Shape{}, fmt.Errorf("%s: cpu: %w", ConfigFile, err)
 	}
 	s := measure.Shape{VMM: measure.QEMU, VCPUs: c.VCPUs, CPU: cpu, GuestFeatures: measure.SNPActive}
 	if err := s.Check(); err != nil {
-		return measure.Shape{}, fmt.Errorf("%s: %w", configFile, err)
+		return measure.Shape{}, fmt.Errorf("%s: %w", ConfigFile, err)
 	}
 	return s, nil
 }

@@ -27,7 +27,7 @@ const (
 	RootFile = "root.img"  // EROFS data, then the dm-verity tree
 	StackDir = "stack"     // symbolic links to the boot stack's files
 
-	configFile = "vm.json"
+	ConfigFile = "vm.json" // the machine
 )
 
 // BlockSize is the unit of root.img, in bytes.
@@ -94,7 +94,7 @@ func Create(dir string, config Config, stackDir string, write func(root *os.File
 	if err := os.WriteFile(filepath.Join(temp, SpecFile), specJSON, 0o600); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(temp, configFile), vmJSON, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(temp, ConfigFile), vmJSON, 0o600); err != nil {
 		return err
 	}
 	if _, err := Open(temp); err != nil {
@@ -192,7 +192,7 @@ func Open(dir string) (*VM, error) {
 // It does not check root.img, the boot stack's files or the spec: Spec holds
 // what of spec.json can be read, which may be nothing.
 func Read(dir string) (*VM, error) {
-	data, err := readFile(filepath.Join(dir, configFile), maxConfig)
+	data, err := readFile(filepath.Join(dir, ConfigFile), maxConfig)
 	if err != nil {
 		return nil, err
 	}

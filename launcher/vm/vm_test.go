@@ -170,10 +170,10 @@ func TestOpenRefuses(t *testing.T) {
 			write(t, filepath.Join(dir, StackDir, stack.Kernel), []byte("vmlinux"))
 		}, "vmlinuz: SHA-256", true},
 		{"config with an unknown member", func(t *testing.T, dir string) {
-			write(t, filepath.Join(dir, configFile), []byte(`{"shell":true}`))
+			write(t, filepath.Join(dir, ConfigFile), []byte(`{"shell":true}`))
 		}, `vm.json: offset 8: unknown member "shell"`, false},
 		{"config missing", func(t *testing.T, dir string) {
-			if err := os.Remove(filepath.Join(dir, configFile)); err != nil {
+			if err := os.Remove(filepath.Join(dir, ConfigFile)); err != nil {
 				t.Fatal(err)
 			}
 		}, "no such file", false},

@@ -61,7 +61,7 @@ func makeVolumes(dir string, config Config, spec pod.Spec) error {
 	for _, m := range spec.Volumes() {
 		file := volumePath(dir, config.VolumeFile(m.Name))
 		if file == "" {
-			return fmt.Errorf("volume %q: %s names no file for it", m.Name, configFile)
+			return fmt.Errorf("volume %q: %s names no file for it", m.Name, ConfigFile)
 		}
 		if _, err := os.Stat(file); err == nil {
 			continue
@@ -95,7 +95,7 @@ func (v *VM) checkVolumes() error {
 	for _, m := range v.Spec.Volumes() {
 		file := v.VolumePath(m.Name)
 		if file == "" {
-			return fmt.Errorf("volume %q: %s names no file for it", m.Name, configFile)
+			return fmt.Errorf("volume %q: %s names no file for it", m.Name, ConfigFile)
 		}
 		size, err := diskSize(file)
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 //
 //	cmpjson FILE  the last report in JSON must have that check and no other that fails
 func TestDoctorScripts(t *testing.T) {
+	t.Setenv("XDG_STATE_HOME", t.TempDir())
 	hosts, err := filepath.Abs("../../../launcher/doctor/testdata")
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ func New() *cobra.Command {
 		Use:   "cradle-snp",
 		Short: "Run an unmodified container in an AMD SEV-SNP guest",
 	}
-	root.AddCommand(newSummon(), newRun(), newArgs(), newDoctor())
+	root.AddCommand(newSummon(), newRun(), newArgs(), newDoctor(),
+		newPs(), newStop(), newKill(), newRm(), newLogs(), newInspect())
 	return root
 }

@@ -1,6 +1,7 @@
 package cradle
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kraudcloud/kattest/guest/port"
 	"github.com/kraudcloud/kattest/internal/cli"
 	"github.com/kraudcloud/kattest/launcher"
 	"github.com/kraudcloud/kattest/launcher/doctor"
@@ -81,7 +83,8 @@ func newRun() *cobra.Command {
 	var flags platformFlags
 	var pspState string
 	var boot, stop time.Duration
-	var quiet bool
+	var quiet, remove bool
+	var detached detachFlags
 	cmd := &cobra.Command{
 		Use:   "run DIR",
 		Short: "Run the guest in DIR until its container ends",
@@ -93,6 +96,9 @@ lets the host have it. What firmware, kernel and agent print goes to standard
 error, and to DIR/console.log. While the guest runs, DIR/run.json says where the
 agent answers. The first Ctrl-C (or SIGTERM) asks the agent to stop the
 container, the second ends the guest at once.
+
+With --detach it returns when the container runs, and prints the VM's ID; 'ps',
+'logs', 'stop', 'inspect' and 'rm' take that, DIR or DIR's name.
 
 Where the host cannot launch SEV-SNP, run says all that is missing and exits
 with 1. It never takes the simulated platform by itself.`,
@@ -112,21 +118,39 @@ with 1. It never takes the simulated platform by itself.`,
 					return err
 				}
 			}
-			return run(cmd, v, o, quiet)
+			noteVM(cmd.ErrOrStderr(), v.Dir)
+			if detached.detach {
+				return detached.launch(cmd, v.Dir)
+			}
+			r := runner{options: o, quiet: quiet, remove: remove}
+			if r.report, err = detached.open(); err != nil {
+				return err
+			}
+			return r.run(cmd, v)
 		},
 	}
 	flags.add(cmd)
 	cmd.Flags().StringVar(&pspState, "psp-state", "", "on sim: folder of the simulated PSP's keys (default kattest/simpsp in the user's data folder)")
 	cmd.Flags().DurationVar(&boot, "boot-timeout", launcher.DefaultBootTimeout, "longest time to the start of the container")
 	cmd.Flags().DurationVar(&stop, "stop-timeout", launcher.DefaultStopTimeout, "longest time from Ctrl-C to the end")
+	cmd.Flags().BoolVar(&remove, "rm", false, "remove DIR when the guest has ended, but for the disks of volumes")
+	detached.add(cmd.Flags())
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "leave firmware, kernel and agent off standard error")
 	return cmd
 }
 
-func run(cmd *cobra.Command, v *vm.VM, o launcher.Options, quiet bool) error {
+// runner runs a guest for a command.
+type runner struct {
+	options       launcher.Options
+	quiet, remove bool
+	report        *report // of a launcher in the background
+}
+
+func (r runner) run(cmd *cobra.Command, v *vm.VM) error {
+	o := r.options
 	stderr := &syncWriter{w: cmd.ErrOrStderr()}
 	o.Stdout, o.Stderr = cmd.OutOrStdout(), stderr
-	if !quiet {
+	if !r.quiet {
 		o.Console = stderr
 	}
 	o.OnStart = func(s launcher.State) {
@@ -140,8 +164,11 @@ func run(cmd *cobra.Command, v *vm.VM, o launcher.Options, quiet bool) error {
 		}
 	}
 	o.OnEvent = func(e launcher.Event) {
-		if !quiet {
+		if !r.quiet {
 			fmt.Fprintf(stderr, "%8.3fs %s\n", e.Since.Round(time.Millisecond).Seconds(), e.Name)
+		}
+		if e.Name == port.EventStarted {
+			r.report.started()
 		}
 	}
 	var release func()
@@ -149,17 +176,25 @@ func run(cmd *cobra.Command, v *vm.VM, o launcher.Options, quiet bool) error {
 	defer release()
 
 	exit, err := launcher.Run(cmd.Context(), v, o)
-	switch {
-	case err != nil:
-		return runError(err)
-	case exit != 0:
-		return &cli.Silent{Code: exit}
+	if err = runError(err); err == nil && exit != 0 {
+		err = &cli.Silent{Code: exit}
 	}
-	return nil
+	r.report.ended(err)
+	if r.remove {
+		entry, entryErr := launcher.EntryOf(v.Dir)
+		if entryErr != nil {
+			return errors.Join(err, entryErr)
+		}
+		return errors.Join(err, removeVM(context.WithoutCancel(cmd.Context()), stderr, entry, false, false))
+	}
+	return err
 }
 
 // runError gives an error its exit code and hint.
 func runError(err error) error {
+	if err == nil {
+		return nil
+	}
 	_, refused := errors.AsType[*launcher.RefusedError](err)
 	switch {
 	case refused, errors.Is(err, launcher.ErrFirmwareRefused):
@@ -168,6 +203,10 @@ func runError(err error) error {
 		return &cli.Error{Code: cli.ExitInternal, Err: err, Hint: "'cradle-snp doctor' says how to mend each; '--platform sim' runs the same boot stack without SEV, and proves nothing"}
 	case errors.Is(err, idblock.ErrMeasurement), errors.Is(err, idblock.ErrPolicy), errors.Is(err, idblock.ErrSignature):
 		return idBlockError(err)
+	case errors.Is(err, launcher.ErrForeign):
+		return &cli.Error{Code: cli.ExitUsage, Err: err, Hint: "run it as the user who made it, in a folder of mode 0700"}
+	case errors.Is(err, syscall.ENOSPC):
+		return &cli.Error{Code: cli.ExitInternal, Err: err, Hint: "the disk that holds DIR is full"}
 	case errors.Is(err, launcher.ErrRunning):
 		return &cli.Error{Code: cli.ExitUsage, Err: err}
 	}

@@ -24,7 +24,10 @@ import (
 //	flip FILE          changes the last byte
 //
 // and the condition sev, for a host with a secure processor.
-func TestRunScripts(t *testing.T) { testscript.Run(t, runParams("run")) }
+func TestRunScripts(t *testing.T) {
+	t.Setenv("XDG_STATE_HOME", t.TempDir()) // the user's own index of VMs is left alone
+	testscript.Run(t, runParams("run"))
+}
 
 // runParams are what the scripts in a folder of testdata are run with.
 func runParams(dir string) testscript.Params {

@@ -173,6 +173,7 @@ func summon(cmd *cobra.Command, f summonFlags, args []string) error {
 	if err != nil {
 		return imageError(err)
 	}
+	noteVM(cmd.ErrOrStderr(), dir)
 	return answer(cmd.OutOrStdout(), f.output, dir, measurement)
 }
 
