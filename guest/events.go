@@ -14,6 +14,7 @@ const (
 	eventRoot      = "root"
 	eventFormatted = "formatted"
 	eventVolume    = "volume"
+	eventNFS       = "nfs"
 	eventStarted   = "started"
 	eventExit      = "exit"
 )

@@ -56,8 +56,12 @@ func (a *agent) mountAll(ctx context.Context) error {
 			if err := a.mountVolume(ctx, m, slot, dir); err != nil {
 				return err
 			}
+		case pod.MountNFS:
+			if err := a.mountNFS(ctx, m, dir); err != nil {
+				return err
+			}
 		default:
-			return fmt.Errorf("mounts[%d]: this agent cannot mount type %q", i, m.Type)
+			return fmt.Errorf("mounts[%d]: unknown type %q", i, m.Type)
 		}
 		a.mounts = append(a.mounts, container.Mount{Mount: m, From: dir})
 	}

@@ -274,3 +274,80 @@ func TestTmpfs(t *testing.T) {
 	boot(t, summon(t, options("tmpfs-mode=0755"), args...)).want(t, 1, "permission denied")
 	boot(t, summon(t, options("readonly"), args...)).want(t, 1, "read-only file system")
 }
+
+// ganesha serves a folder by NFS 4 on 127.0.0.1:2049, which guests on QEMU's
+// network reach as 10.0.2.2:2049. KATTEST_GANESHA_CONFIG is added to its
+// parameters, for one that is not installed in its places (Plugins_Dir).
+func ganesha(t *testing.T) (export string) {
+	t.Helper()
+	program, err := exec.LookPath("ganesha.nfsd")
+	if err != nil {
+		t.Skip("no NFS server that runs without a kernel's is installed: nfs-ganesha, nfs-ganesha-vfs")
+	}
+	if os.Getuid() != 0 {
+		t.Skip("nfs-ganesha opens files by their handles, which root alone may")
+	}
+	dir := t.TempDir()
+	export = filepath.Join(dir, "export")
+	if err := os.Mkdir(export, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	config := fmt.Sprintf(`
+NFS_CORE_PARAM { NFS_Port = 2049; Protocols = 4; Bind_addr = 127.0.0.1; Enable_NLM = false; Enable_RQUOTA = false; %s }
+NFSv4 { Graceless = true; RecoveryRoot = "%s"; Only_Numeric_Owners = true; }
+EXPORT { Export_Id = 1; Path = %s; Pseudo = /export; Access_Type = RW; Squash = No_Root_Squash; SecType = sys; Protocols = 4; Transports = TCP; FSAL { Name = VFS; } }
+`, os.Getenv("KATTEST_GANESHA_CONFIG"), dir, export)
+	file := filepath.Join(dir, "ganesha.conf")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log := &buffer{}
+	cmd := exec.Command(program, "-F", "-f", file, "-L", "STDOUT", "-p", filepath.Join(dir, "pid"))
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = cmd.Wait() // it is killed
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-done
+	})
+	for limit := time.After(time.Minute); !strings.Contains(log.String(), "NFS SERVER INITIALIZED"); {
+		select {
+		case <-done:
+			t.Fatalf("nfs-ganesha ended:\n%s", log)
+		case <-limit:
+			t.Fatalf("nfs-ganesha does not start:\n%s", log)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return export
+}
+
+// A guest writes to a server's export, and the server has it in clear.
+func TestNFS(t *testing.T) {
+	export := ganesha(t)
+	options := func(source, more string) []string {
+		return []string{"-p", ":8080", "--console", "output", "--mount", "type=nfs,source=" + source + ",target=/srv/nfs" + more}
+	}
+	args := []string{"store", ":8080", "/srv/nfs/file", "8"}
+	g := start(t, summon(t, options("10.0.2.2:/export", ""), args...))
+	g.says(t, "stored")
+	if got := g.ask(t); got != "intact" {
+		t.Errorf("the file: %q", got)
+	}
+	g.stop(t).want(t, 0)
+	if !hasPlaintext(t, filepath.Join(export, "file")) {
+		t.Error("the server does not have the file")
+	}
+	g = start(t, summon(t, options("10.0.2.2:/export", ",readonly"), args...))
+	g.says(t, "found")
+	g.stop(t).want(t, 0)
+	args[2] = "/srv/nfs/other"
+	boot(t, summon(t, options("10.0.2.2:/export", ",readonly"), args...)).want(t, 1, "read-only file system")
+	boot(t, summon(t, options("10.0.2.2:/other", ""), args...)).want(t, 5, "mounting NFS export 10.0.2.2:/other: no such file")
+}

@@ -22,7 +22,7 @@ type storageFlags struct {
 func (f *storageFlags) add(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.mounts, "mount", nil, `mount something in the container, as KEY=VALUE,…:
 type=volume,source=NAME,target=PATH,size=SIZE,key=SECRET[,file=FILE][,readonly]
-type=nfs,source=ADDRESS:/PATH,target=PATH[,readonly]
+type=nfs,source=ADDRESS:/PATH,target=PATH[,readonly] (neither secret nor authentic)
 type=tmpfs,target=PATH[,tmpfs-size=SIZE][,tmpfs-mode=MODE][,readonly]`)
 	flags.StringVar(&f.scratch, "scratch", "", "keep the container's writable layer on an encrypted disk of SIZE in place of memory")
 }
