@@ -22,6 +22,7 @@ import (
 	"github.com/kraudcloud/kattest/guest/platform"
 	"github.com/kraudcloud/kattest/guest/pod"
 	"github.com/kraudcloud/kattest/guest/port"
+	"github.com/kraudcloud/kattest/guest/secrets"
 )
 
 // Main is the agent as process number 1, and the container's init where the
@@ -36,10 +37,10 @@ func Main() {
 		os.Exit(2)
 	}
 	log.Info("agent", "uptime", uptime())
-	run(log, noKeys{})
+	run(log, nil)
 }
 
-// run is the agent that gets its owner's secrets from keys.
+// run is the agent. It gets its owner's secrets over its port, unless keys has them.
 func run(log *slog.Logger, keys keySource) {
 	a := &agent{log: log, keys: keys, failed: make(chan error, 1)}
 	a.end(a.run(context.Background(), a.steps()))
@@ -58,6 +59,7 @@ type agent struct {
 	events    eventLog
 	image     *verityImage
 	keys      keySource
+	secrets   map[string]secrets.Secret
 	mounted   []mounted
 	mounts    []container.Mount // what the container gets
 	container *container.Container
@@ -95,6 +97,7 @@ func (a *agent) steps() []step {
 		{"image", a.mountImage},
 		{"network", a.configureNetwork},
 		{"evidence", a.serveEvidence},
+		{"secrets", a.takeSecrets},
 		{"volumes", a.mountAll},
 		{"container", a.startContainer},
 		{"supervision", a.supervise},

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/kraudcloud/kattest/guest/container"
+	"github.com/kraudcloud/kattest/guest/pod"
+	"github.com/kraudcloud/kattest/guest/secrets"
 )
 
 // TestMain is an agent where it is process number 1: internal/e2e boots guests
@@ -30,10 +32,14 @@ func TestMain(m *testing.M) {
 // which it is made, and "-new" if a blank disk is to become a volume.
 type testKeys struct{}
 
-func (testKeys) volumeKey(_ context.Context, name string) ([]byte, bool, error) {
-	letter, format := strings.CutSuffix(name, "-new")
-	if len(letter) != 1 {
-		return nil, false, fmt.Errorf("no secret %q", name)
+func (testKeys) wait(_ context.Context, spec pod.Spec) (map[string]secrets.Secret, error) {
+	all := map[string]secrets.Secret{}
+	for _, e := range spec.Secrets.Expects {
+		letter, format := strings.CutSuffix(e.Name, "-new")
+		if len(letter) != 1 {
+			return nil, fmt.Errorf("no secret %q", e.Name)
+		}
+		all[e.Name] = secrets.Secret{Name: e.Name, Value: bytes.Repeat([]byte(letter), 32), Format: format}
 	}
-	return bytes.Repeat([]byte(letter), 32), format, nil
+	return all, nil
 }

@@ -15,6 +15,8 @@ const (
 	eventFormatted = "formatted"
 	eventVolume    = "volume"
 	eventNFS       = "nfs"
+	eventOwner     = "owner"  // whose secrets were taken
+	eventSecret    = "secret" // its name
 	eventStarted   = "started"
 	eventExit      = "exit"
 )

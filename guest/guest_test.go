@@ -40,7 +40,7 @@ func TestStepsInOrder(t *testing.T) {
 	}
 	want := []string{
 		"mounts", "control port", "kernel settings", "platform", "launch spec",
-		"image", "network", "evidence", "volumes", "container", "supervision",
+		"image", "network", "evidence", "secrets", "volumes", "container", "supervision",
 	}
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

@@ -24,6 +24,7 @@ import (
 	"github.com/kraudcloud/kattest/guest/platform"
 	"github.com/kraudcloud/kattest/guest/pod"
 	"github.com/kraudcloud/kattest/guest/port"
+	"github.com/kraudcloud/kattest/guest/secrets"
 )
 
 // Bounds of what a client may ask of the agent.
@@ -46,6 +47,14 @@ func (a *agent) serveEvidence(ctx context.Context) error {
 	}
 	c := newChannel(listener, certificate, a.spec)
 	c.mux.Handle("POST "+evidence.ChallengePath, newAnswerer(a.platform, key, &a.events, a.log))
+	if a.spec.Secrets != nil && a.keys == nil {
+		in, err := newIntake(a.spec, &a.events, a.log)
+		if err != nil {
+			return err
+		}
+		a.keys = in
+		c.mux.Handle("POST "+secrets.Path, in)
+	}
 	a.beside("evidence", c.serve)
 	return a.control.send(port.Event{Name: port.EventServing})
 }

@@ -3,7 +3,6 @@ package guest
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/kraudcloud/kattest/guest/pod"
 	"github.com/kraudcloud/kattest/guest/port"
+	"github.com/kraudcloud/kattest/internal/splice"
 )
 
 // dialTimeout bounds the wait for the workload to take a connection.
@@ -62,32 +62,7 @@ func (t *tunnel) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if _, err := fmt.Fprintf(client, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", port.TunnelProtocol); err != nil {
 		return
 	}
-	join(client, buffered, workload)
-}
-
-// join copies both ways until both have ended. An end of one is handed on to the
-// other, whose answer may still come.
-func join(client net.Conn, fromClient io.Reader, workload net.Conn) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_, _ = io.Copy(workload, fromClient)
-		closeWrite(workload)
-	}()
-	_, err := io.Copy(client, workload)
-	closeWrite(client)
-	if err != nil { // the client is gone, and may never say so
-		client.Close()
-		workload.Close()
-	}
-	<-done
-}
-
-// closeWrite says that nothing more comes.
-func closeWrite(conn net.Conn) {
-	if half, ok := conn.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite()
-	}
+	splice.Join(splice.Buffered(client, buffered.Reader), workload)
 }
 
 // withConn puts a request's connection into its context.

@@ -22,20 +22,6 @@ import (
 // number in the spec.
 const mountsDir = containerDir + "/mounts"
 
-// keySource is where the owner's secrets arrive.
-type keySource interface {
-	// volumeKey waits for the secret of that name. Format says that its owner
-	// wants a blank disk to become a volume, this time.
-	volumeKey(ctx context.Context, name string) (secret []byte, format bool, err error)
-}
-
-// noKeys is an agent to which no one can hand anything.
-type noKeys struct{}
-
-func (noKeys) volumeKey(_ context.Context, name string) ([]byte, bool, error) {
-	return nil, false, fmt.Errorf("secret %q: there is no channel by which its owner could hand it over", name)
-}
-
 // mounted is what has to be taken down at the end.
 type mounted struct {
 	dir    string
@@ -91,19 +77,18 @@ func (a *agent) openVolume(ctx context.Context, m pod.Mount, slot int) (*volume.
 	if err != nil {
 		return nil, err
 	}
-	secret, format, err := a.keys.volumeKey(ctx, m.Key)
-	if err != nil {
-		return nil, fmt.Errorf("volume %q: %w", m.Name, err)
+	secret, ok := a.secrets[m.Key]
+	if !ok {
+		return nil, fmt.Errorf("volume %q: secret %q: missing", m.Name, m.Key)
 	}
-	defer clear(secret)
-	keys, err := volume.NewKeys(secret, m.Name)
+	keys, err := volume.NewKeys(secret.Value, m.Name)
 	if err != nil {
 		return nil, fmt.Errorf("volume %q: %w", m.Name, err)
 	}
 	disk := volume.Disk{
 		Name: port.VolumeDisk(m.Name), Node: node, Size: m.Size, Kind: volume.Persistent, Slot: slot, Keys: keys,
 	}
-	if !format {
+	if !secret.Format {
 		return volume.Open(disk)
 	}
 	a.log.Info("making a new volume", "name", m.Name)

@@ -35,6 +35,9 @@ func (a *agent) startContainer(ctx context.Context) error {
 	defer stderr.Close()
 	config := container.NewConfig(a.spec, rootDir)
 	config.Mounts = a.mounts
+	if err := a.placeSecrets(&config); err != nil {
+		return err
+	}
 	c, err := container.Start(config, cgroup, stdout, stderr)
 	if execErr, ok := errors.AsType[*container.ExecError](err); ok {
 		fmt.Fprintln(stderr, "cradle-init: error:", execErr)

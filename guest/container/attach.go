@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +18,7 @@ type Mount struct {
 	pod.Mount
 	// From is where the agent has mounted it. A tmpfs is made in the container.
 	From string `json:"from"`
+	File bool   `json:"file"` // it is a file, and no folder
 }
 
 // attached is a mount that is in no place yet.
@@ -54,7 +56,7 @@ func attachMounts(all []attached) error {
 }
 
 func (a attached) attach() error {
-	if err := os.MkdirAll(a.Target, 0o755); err != nil {
+	if err := a.makeTarget(); err != nil {
 		return err
 	}
 	if a.Type == pod.MountTmpfs {
@@ -77,6 +79,21 @@ func (a attached) attach() error {
 		return nil
 	}
 	return unix.MountSetattr(a.fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+}
+
+// makeTarget makes the place of a mount, where the image has none.
+func (a attached) makeTarget() error {
+	if !a.File {
+		return os.MkdirAll(a.Target, 0o755)
+	}
+	if err := os.MkdirAll(path.Dir(a.Target), 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(a.Target, os.O_CREATE|os.O_RDONLY|unix.O_NONBLOCK, 0o400)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // inherit gives a volume that holds nothing the owner and mode of the folder

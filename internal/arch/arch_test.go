@@ -69,6 +69,7 @@ var exempt = map[string]bool{
 	module + "/guest/pod":           true,
 	module + "/guest/evidence":      true,
 	module + "/guest/port":          true,
+	module + "/guest/secrets":       true,
 	module + "/internal/strictjson": true,
 	module + "/internal/lazyre":     true,
 	module + "/internal/wholefile":  true,

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/kraudcloud/kattest/guest/evidence"
+	"github.com/kraudcloud/kattest/internal/splice"
 )
 
 // maxHeader bounds the head of an answer, in bytes.
@@ -130,7 +131,7 @@ func (c *Conn) Upgrade(ctx context.Context, path, protocol string) (net.Conn, er
 		defer resp.Body.Close()
 		return nil, refusal(resp)
 	}
-	return &upgraded{c.conn, c.r}, nil
+	return splice.Buffered(c.conn, c.r), nil
 }
 
 func refusal(resp *http.Response) error {
@@ -186,17 +187,4 @@ func (b *bounded) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p[:min(len(p), b.left)])
 	b.left -= n
 	return n, err
-}
-
-// upgraded is the connection, behind what was read of it already.
-type upgraded struct {
-	*tls.Conn
-	r *bufio.Reader
-}
-
-func (u *upgraded) Read(p []byte) (int, error) {
-	if u.r.Buffered() > 0 {
-		return u.r.Read(p)
-	}
-	return u.Conn.Read(p)
 }

@@ -222,20 +222,27 @@ func (f *judgeFlags) readSpec(p *verifier.Policy) error {
 	if f.spec == "" {
 		return nil
 	}
-	data, err := cli.ReadFile(f.spec, pod.MaxSize)
+	_, hostData, err := readSpecFile(f.spec)
 	if err != nil {
 		return err
 	}
-	spec, err := pod.ParseText(data)
-	if err != nil {
-		return fmt.Errorf("%s: %w", f.spec, err)
-	}
-	hostData, err := spec.HostData()
-	if err != nil {
-		return fmt.Errorf("%s: %w", f.spec, err)
-	}
 	p.HostData = (*[32]byte)(&hostData)
 	return nil
+}
+
+// readSpecFile reads a launch spec, and what HOST_DATA must hold for it.
+func readSpecFile(name string) (spec pod.Spec, hostData pod.Hash, err error) {
+	data, err := cli.ReadFile(name, pod.MaxSize)
+	if err != nil {
+		return pod.Spec{}, pod.Hash{}, err
+	}
+	if spec, err = pod.ParseText(data); err == nil {
+		hostData, err = spec.HostData()
+	}
+	if err != nil {
+		return pod.Spec{}, pod.Hash{}, fmt.Errorf("%s: %w", name, err)
+	}
+	return spec, hostData, nil
 }
 
 // verifier returns one that asks for collateral where the flags say. A simulated

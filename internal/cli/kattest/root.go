@@ -11,6 +11,7 @@ var commands = map[string]func() *cobra.Command{
 	"audit":      newAudit,
 	"build":      newBuild,
 	"collateral": newCollateral,
+	"connect":    newConnect,
 	"explain":    newExplain,
 	"firmware":   newFirmware,
 	"idblock":    newIDBlock,
@@ -26,6 +27,7 @@ var commands = map[string]func() *cobra.Command{
 	"sbom":       newSBOM,
 	"show":       newShow,
 	"tpm":        newTPM,
+	"unlock":     newUnlock,
 	"verify":     newVerify,
 }
 
