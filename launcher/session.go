@@ -28,6 +28,7 @@ type session struct {
 	vcpu    int // the first vCPU's thread
 	control net.Conn
 	console *console
+	secrets bool // the launch spec expects some
 
 	ports  sync.WaitGroup // what reads from the guest
 	events chan Event
@@ -38,12 +39,13 @@ type session struct {
 // start runs QEMU, connects its ports and lets the guest go.
 func start(ctx context.Context, f *folder, l *launch, args []string, o Options) (*session, error) {
 	s := &session{
-		o:      o.withDefaults(),
-		folder: f,
-		began:  time.Now(),
-		events: make(chan Event, maxEvents),
-		faults: make(chan error, 8),
-		ending: make(chan string, 1),
+		o:       o.withDefaults(),
+		folder:  f,
+		began:   time.Now(),
+		events:  make(chan Event, maxEvents),
+		faults:  make(chan error, 8),
+		ending:  make(chan string, 1),
+		secrets: l.vm.Spec.Secrets != nil,
 	}
 	s.console = &console{log: f.console, user: s.o.Console}
 	var err error

@@ -14,6 +14,8 @@ import (
 // outcome is what is known of a guest's life.
 type outcome struct {
 	agent, started bool
+	secrets        bool          // the spec expects some
+	waiting        bool          // for them, as long as it takes
 	exit           *int          // the container's exit status
 	refused        *RefusedError // the guest's reason
 	cause          error         // why the launcher ended it
@@ -21,7 +23,7 @@ type outcome struct {
 
 // supervise waits for the guest's end, and brings it about where it must.
 func (s *session) supervise(ctx context.Context) (int, error) {
-	var out outcome
+	out := outcome{secrets: s.secrets}
 	boot := time.NewTimer(s.o.BootTimeout - time.Since(s.began))
 	defer boot.Stop()
 	watch := time.NewTicker(watchInterval)
@@ -91,7 +93,7 @@ func (s *session) supervise(ctx context.Context) (int, error) {
 		case <-s.o.Kill:
 			end(ErrStopped)
 		case <-boot.C:
-			if !out.started && !out.over() {
+			if !out.started && !out.waiting && !out.over() {
 				end(s.bootTimeout(out.agent))
 			}
 		case <-watch.C:
@@ -116,6 +118,8 @@ func (o *outcome) take(e Event) {
 	switch e.Name {
 	case port.EventAgent:
 		o.agent = true
+	case port.EventServing:
+		o.waiting = o.secrets
 	case port.EventStarted:
 		o.started = true
 	case port.EventExit:

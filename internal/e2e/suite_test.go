@@ -187,6 +187,12 @@ type guest struct {
 // environment is the test's and env.
 func start(t *testing.T, dir string, env ...string) *guest {
 	t.Helper()
+	return startUntil(t, dir, "started", env...)
+}
+
+// startUntil is start, until the guest says something else.
+func startUntil(t *testing.T, dir, event string, env ...string) *guest {
+	t.Helper()
 	g := &guest{dir: dir, out: &buffer{}, done: make(chan struct{})}
 	g.cmd = s.command("cradle-snp", "run", "--platform", "sim", "--psp-state", s.psp, dir)
 	g.cmd.Stdout, g.cmd.Stderr = g.out, g.out
@@ -202,7 +208,7 @@ func start(t *testing.T, dir string, env ...string) *guest {
 		_ = g.cmd.Process.Kill()
 		<-g.done
 	})
-	for !strings.Contains(g.out.String(), "s started") {
+	for !strings.Contains(g.out.String(), "s "+event+"\n") {
 		select {
 		case <-g.done:
 			t.Fatalf("the guest ended:\n%s", g.out)

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -51,6 +52,8 @@ func do(args []string) error {
 		return flood()
 	case "serve":
 		return serve(args[0])
+	case "told":
+		return told(args[0], args[1], args[2])
 	case "store":
 		return store(args[0], args[1], args[2])
 	case "deaf":
@@ -175,6 +178,23 @@ func flood() error {
 
 // serve answers every connection with a line until it is told to stop, and
 // then exits with status 7.
+// told proves that it knows a file and a variable, by their SHA-256, and serves.
+func told(file, variable, address string) error {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("file %x %v, variable %x\n", sha256.Sum256(b), info.Mode(), sha256.Sum256([]byte(os.Getenv(variable))))
+	if os.WriteFile(file, nil, 0) == nil {
+		return errors.New("the secret can be written")
+	}
+	return serve(address)
+}
+
 func serve(address string) error {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
