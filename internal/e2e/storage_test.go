@@ -194,7 +194,7 @@ func TestVolumes(t *testing.T) {
 	disk := filepath.Join(t.TempDir(), "data.img")
 	summon := func(key, more string) string {
 		mount := fmt.Sprintf("type=volume,source=data,target=/data/sub,size=192m,key=%s,file=%s%s", key, disk, more)
-		return summon(t, []string{"--stack", stackDir, "--mount", mount, "-p", ":8080", "--console", "output"}, "store", ":8080", "/data/sub/file", "32")
+		return summon(t, []string{"--stack", stackDir, "--owner", s.pub, "--mount", mount, "-p", ":8080", "--console", "output"}, "store", ":8080", "/data/sub/file", "32")
 	}
 	boot(t, summon("a", "")).want(t, 5, "not one that this key has written") // a blank disk
 
@@ -240,10 +240,38 @@ func TestVolumes(t *testing.T) {
 	g.stop(t).want(t, 0)
 }
 
-// The agent of the boot stack has no way to get a key, and no other source.
-func TestVolumeWithoutChannel(t *testing.T) {
-	dir := summon(t, []string{"--mount", "type=volume,source=data,target=/data,size=64m,key=a"}, "exit", "0")
-	boot(t, dir).want(t, 5, "there is no channel")
+// With the agent of the boot stack: the owner hands over the key, and once says that
+// the volume is to be made.
+func TestVolumeByUnlock(t *testing.T) {
+	private, public := ownerKey(t)
+	disk := filepath.Join(t.TempDir(), "data.img")
+	mount := "type=volume,source=data,target=/data,size=64m,key=data.key,file=" + disk
+	dir := summon(t, []string{"--owner", public, "--mount", mount, "-p", ":8080", "--console", "output"}, "store", ":8080", "/data/file", "1")
+	key, other := file(t, strings.Repeat("k", 32)), file(t, strings.Repeat("x", 32))
+	unlock := func(g *guest, key string, more ...string) {
+		t.Helper()
+		line := append([]string{"unlock", g.state.Agent.String(), "--sign", private, "--secret", "data.key=" + key}, s.references(dir+"/spec.json")...)
+		run(t, s.command("kattest", append(line, more...)...)).want(t, 0, "taken: data.key")
+	}
+	ends := func(g *guest, text string) {
+		t.Helper()
+		<-g.done
+		result{stdout: g.out.String(), exit: g.cmd.ProcessState.ExitCode()}.want(t, 5, text)
+	}
+	g := startUntil(t, dir, "serving")
+	unlock(g, key)
+	ends(g, "not one that this key has written") // it is blank, and nobody said that it may be
+	g = startUntil(t, dir, "serving")
+	unlock(g, key, "--format", "data.key")
+	g.says(t, "stored")
+	g.stop(t).want(t, 0)
+	g = startUntil(t, dir, "serving")
+	unlock(g, other)
+	ends(g, "not one that this key has written")
+	g = startUntil(t, dir, "serving")
+	unlock(g, key)
+	g.says(t, "found")
+	g.stop(t).want(t, 0)
 }
 
 // An empty volume has owner and mode of the folder that it covers, as with
@@ -252,7 +280,7 @@ func TestVolumeTakesOwner(t *testing.T) {
 	stackDir := keyedStack(t)
 	options := func(target string) []string {
 		return []string{
-			"--stack", stackDir, "--user", "1000:1000", "-p", ":8080", "--console", "output",
+			"--stack", stackDir, "--owner", s.pub, "--user", "1000:1000", "-p", ":8080", "--console", "output",
 			"--mount", "type=volume,source=data,size=64m,key=a-new,target=" + target,
 		}
 	}

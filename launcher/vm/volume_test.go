@@ -36,6 +36,7 @@ func TestVolumes(t *testing.T) {
 	withVolume := func(f *os.File) (pod.Spec, error) {
 		spec, err := fill(1)(f)
 		spec.Mounts = []pod.Mount{{Type: pod.MountVolume, Target: "/data", Size: pod.MinDiskSize, Name: "data", Key: "key"}}
+		spec.Secrets = &pod.Secrets{Owners: []pod.Hash{{1}}, Expects: []pod.Secret{{Name: "key"}}}
 		return spec, err
 	}
 	if err := Create(dir, DefaultConfig(), testStack(t), withVolume); err == nil || !strings.Contains(err.Error(), "names no file") {
