@@ -3,7 +3,7 @@
 
 OUT   := out
 STACK := $(OUT)/stack
-LOCKS := reproducible/lock.json examples/mariadb/lock.json
+LOCKS := reproducible/lock.json launcher/image/testdata/lock.json $(wildcard examples/*/lock.json)
 
 # Fetch the Go that go.mod names where the machine's own is older.
 export GOTOOLCHAIN := auto

@@ -55,6 +55,8 @@ var rules = []struct{ pkg, banned, reason string }{
 	{"verifier/vtpm", "github.com/google/go-sev-guest", "it reads what a TPM says, and judges no report"},
 	{"launcher", module + "/verifier", "the launcher runs VMs and judges nothing"},
 	{"launcher", module + "/reproducible", "the launcher runs what it is given"},
+	{"launcher/image/erofs", module, "a format, and nothing of what is done with it"},
+	{"launcher/image/erofs", ".", "the standard library alone"},
 	{"launcher/doctor", module + "/guest", "it looks at the host, and knows no guest"},
 	{"launcher/doctor", module + "/launcher", "the launcher asks it"},
 	{"launcher/probe", module + "/verifier", "a probe judges a firmware, not evidence"},

@@ -1,25 +1,24 @@
 package image
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 
-	"github.com/containerd/go-dmverity/pkg/verity"
-	"github.com/erofs/go-erofs"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/kraudcloud/kattest/guest/pod"
+	"github.com/kraudcloud/kattest/launcher/image/erofs"
 )
 
 // blockSize is that of EROFS and dm-verity, in bytes.
-const blockSize = 4096
+const blockSize = erofs.BlockSize
 
 // saltDomain separates the salt from any other SHA-256.
 const saltDomain = "kattest dm-verity salt v1\x00"
@@ -28,32 +27,33 @@ const saltDomain = "kattest dm-verity salt v1\x00"
 // of how many; total is 0 where it is not known beforehand.
 type Progress func(step string, done, total int64)
 
+// Options are what a conversion may have; the zero value is sound.
+type Options struct {
+	Progress Progress
+	Cache    *Cache // of what was converted before; none if nil
+}
+
 // Convert writes the image's file system to root, an empty file: EROFS data,
-// then the dm-verity tree. Temporary data stands beside root. After an error
-// root's content is worthless.
-func (img *Image) Convert(ctx context.Context, root *os.File, progress Progress) (pod.Verity, error) {
-	if progress == nil {
-		progress = func(string, int64, int64) {}
+// then the dm-verity tree. The bytes do not depend on what is in the cache.
+// Temporary data stands beside root. After an error root's content is worthless.
+func (img *Image) Convert(ctx context.Context, root *os.File, o Options) (pod.Verity, error) {
+	if o.Progress == nil {
+		o.Progress = func(string, int64, int64) {}
 	}
-	temp, err := os.CreateTemp(filepath.Dir(root.Name()), ".layers-")
+	if v, ok := img.fromCache(ctx, root, o); ok {
+		return v, nil
+	}
+	c := &conversion{img: img, root: root, Options: o}
+	defer c.close()
+	tree, err := c.merge(ctx)
 	if err != nil {
 		return pod.Verity{}, err
 	}
-	defer temp.Close()
-	if err := os.Remove(temp.Name()); err != nil { // its descriptor keeps it
-		return pod.Verity{}, err
-	}
-	tree, err := img.merge(ctx, temp, progress)
+	v, err := c.write(ctx, tree)
 	if err != nil {
-		return pod.Verity{}, err
-	}
-	if err := writeEROFS(ctx, root, tree, temp, progress); err != nil {
 		return pod.Verity{}, fmt.Errorf("writing the file system: %w", err)
 	}
-	v, err := writeTree(root, img.salt(), progress)
-	if err != nil {
-		return pod.Verity{}, fmt.Errorf("writing the dm-verity tree: %w", err)
-	}
+	o.Cache.keepImage(img.configDigest, root, v)
 	return v, nil
 }
 
@@ -63,27 +63,148 @@ func (img *Image) salt() pod.Hash {
 	return sha256.Sum256([]byte(saltDomain + img.configDigest.String()))
 }
 
-// merge applies the layers, the lowest first, with the files' contents in temp.
-func (img *Image) merge(ctx context.Context, temp *os.File, progress Progress) (*tree, error) {
-	free, err := freeSpace(temp)
+// fromCache copies a file system that was made before; its hash tree is
+// computed anew, which tells whether it is what it was.
+func (img *Image) fromCache(ctx context.Context, root *os.File, o Options) (pod.Verity, bool) {
+	f, want, ok := o.Cache.image(img.configDigest)
+	if !ok {
+		return pod.Verity{}, false
+	}
+	defer f.Close()
+	size := int64(want.DataBlocks) * blockSize
+	w := newVerityWriter(root, img.salt(), int64(want.DataBlocks))
+	_, err := io.CopyN(&progressWriter{w: w, ctx: ctx, total: size, progress: o.Progress, step: "copying the file system"}, f, size)
+	if err == nil {
+		var v pod.Verity
+		if v, err = w.finish(); err == nil && v == want {
+			return v, true
+		}
+	}
+	if errors.Join(w.wait(), root.Truncate(0)) == nil && ctx.Err() == nil {
+		o.Cache.dropImage(img.configDigest)
+	}
+	return pod.Verity{}, false
+}
+
+// conversion is one run of Convert.
+type conversion struct {
+	Options
+	img  *Image
+	root *os.File
+
+	mu    sync.Mutex
+	files []*os.File // open until the end
+	read  int64      // of packed layers, in bytes
+	room  room
+}
+
+func (c *conversion) close() {
+	for _, f := range c.files {
+		_ = f.Close() // all are read, or temporary
+	}
+}
+
+func (c *conversion) open(f *os.File) *os.File {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.files = append(c.files, f)
+	return f
+}
+
+// unpackers is how many layers are fetched and unpacked at a time.
+const unpackers = 3
+
+// merge unpacks the layers and applies them, the lowest first.
+func (c *conversion) merge(ctx context.Context) (*tree, error) {
+	dir, err := os.Open(c.tempDir())
 	if err != nil {
 		return nil, err
 	}
+	free, err := freeSpace(c.open(dir))
+	if err != nil {
+		return nil, err
+	}
+	c.room.left.Store(free)
+	const step = "unpacking the layers"
+	var total int64
+	for _, l := range c.img.layers {
+		total += l.desc.Size
+	}
+	c.Progress(step, 0, total)
+	read := func(n int) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.read += int64(n)
+		c.Progress(step, min(c.read, total), total)
+	}
+	layers := make([][]item, len(c.img.layers))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(unpackers)
+	for i, l := range c.img.layers {
+		group.Go(func() (err error) {
+			layers[i], err = c.unpack(ctx, l, read)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
 	t := newTree()
-	s := &spool{w: temp, limit: free}
-	for i, l := range img.layers {
-		step := fmt.Sprintf("unpacking layer %d of %d", i+1, len(img.layers))
-		var done int64
-		progress(step, 0, l.desc.Size)
-		err := l.unpack(ctx, func(n int) {
-			done += int64(n)
-			progress(step, done, l.desc.Size)
-		}, func(r io.Reader) error { return t.apply(r, s) })
-		if err != nil {
-			return nil, err
+	for i, items := range layers {
+		if err := t.apply(items); err != nil {
+			return nil, fmt.Errorf("layer %s: %w", c.img.layers[i].desc.Digest, err)
 		}
 	}
 	return t, nil
+}
+
+// unpack reads a layer from the cache if it is there whole, or from where the
+// image is.
+func (c *conversion) unpack(ctx context.Context, l layer, read func(int)) ([]item, error) {
+	sparse, err := c.temp()
+	if err != nil {
+		return nil, err
+	}
+	if f, size, ok := c.Cache.layer(l.diffID); ok {
+		c.open(f)
+		cached := layer{desc: l.desc, diffID: l.diffID, open: func() (io.ReadCloser, error) { return io.NopCloser(f), nil }}
+		cached.desc.Digest, cached.desc.Size = l.diffID, size
+		items, err := cached.unpack(ctx, nil, f, sparse, func(int) {})
+		if err == nil || ctx.Err() != nil {
+			return items, err
+		}
+		c.Cache.dropLayer(l.diffID) // it is damaged
+		if sparse, err = c.temp(); err != nil {
+			return nil, err
+		}
+	}
+	keep, err := c.temp()
+	if err != nil {
+		return nil, err
+	}
+	items, err := l.unpack(ctx, keep, keep, sparse, read)
+	if err == nil {
+		c.Cache.keepLayer(l.diffID, keep.File)
+	}
+	return items, err
+}
+
+// tempDir is where layers are unpacked: in the cache, where they are to stay, or
+// beside root.
+func (c *conversion) tempDir() string {
+	if c.Cache != nil {
+		return c.Cache.dir
+	}
+	return filepath.Dir(c.root.Name())
+}
+
+// temp makes a file without a name.
+func (c *conversion) temp() (*spool, error) {
+	f, err := os.OpenFile(c.tempDir(), os.O_RDWR|unix.O_TMPFILE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &spool{File: c.open(f), room: &c.room}, nil
 }
 
 // freeSpace returns the bytes that may still be written beside f.
@@ -95,81 +216,65 @@ func freeSpace(f *os.File) (int64, error) {
 	return int64(min(st.Bavail, 1<<62/uint64(st.Bsize))) * st.Bsize, nil
 }
 
-func writeEROFS(ctx context.Context, root *os.File, t *tree, contents io.ReaderAt, progress Progress) error {
-	total := t.root.bytes()
-	free, err := freeSpace(root)
+// write writes the file system and its hash tree.
+func (c *conversion) write(ctx context.Context, t *tree) (pod.Verity, error) {
+	t.root.seal()
+	plan, err := erofs.Plan(t.root.Inode)
 	if err != nil {
-		return err
+		return pod.Verity{}, err
 	}
-	if total > free-free/128 { // the tree is a 127th
-		return fmt.Errorf("%d bytes of files: %w (%d bytes are free)", total, ErrNoSpace, free)
+	size := plan.Blocks() * blockSize
+	free, err := freeSpace(c.root)
+	if err != nil {
+		return pod.Verity{}, err
 	}
-	out := &progressWriter{f: root, ctx: ctx, total: total, progress: progress}
-	w := erofs.Create(out, erofs.WithBlockSize(blockSize), erofs.WithBuildTime(0, 0))
-	if err := w.CopyFrom(treeFS{t.root, contents}); err != nil {
-		return err
+	if size > free-free/128 { // the tree is a 127th
+		return pod.Verity{}, fmt.Errorf("%d bytes: %w (%d bytes are free)", size, ErrNoSpace, free)
 	}
-	return w.Close()
-}
-
-// bytes sums the files below n, each in whole blocks, and a little for its inode.
-func (n *node) bytes() int64 {
-	total := (n.size+blockSize-1)/blockSize*blockSize + 128
-	for _, child := range n.children {
-		total += child.bytes()
+	w := newVerityWriter(c.root, c.img.salt(), plan.Blocks())
+	out := &progressWriter{w: w, ctx: ctx, total: size, progress: c.Progress, step: "writing the file system"}
+	if _, err := plan.WriteTo(out); err != nil {
+		return pod.Verity{}, errors.Join(err, w.wait())
 	}
-	return total
+	return w.finish()
 }
 
 // progressWriter reports what is written and stops when its context ends.
 type progressWriter struct {
-	f           *os.File
+	w           *verityWriter
 	ctx         context.Context
 	done, total int64
+	reported    int64
+	step        string
 	progress    Progress
 }
 
 func (w *progressWriter) Write(p []byte) (int, error) {
-	if err := w.ctx.Err(); err != nil {
-		return 0, err
-	}
-	n, err := w.f.Write(p)
-	w.done += int64(n)
-	w.progress("writing the file system", min(w.done, w.total), w.total)
-	return n, err
+	n, err := w.w.Write(p)
+	return n, errors.Join(err, w.count(int64(n)))
 }
 
-func (w *progressWriter) Seek(offset int64, whence int) (int64, error) {
-	return w.f.Seek(offset, whence)
+// ReadFrom implements io.ReaderFrom.
+func (w *progressWriter) ReadFrom(r io.Reader) (int64, error) {
+	var read int64
+	for {
+		n, err := w.w.ReadFrom(io.LimitReader(r, reportStep))
+		read += n
+		if err = errors.Join(err, w.count(n)); err != nil || n < reportStep {
+			return read, err
+		}
+	}
 }
 
-// writeTree pads root to whole blocks and puts the dm-verity tree behind them.
-func writeTree(root *os.File, salt pod.Hash, progress Progress) (pod.Verity, error) {
-	info, err := root.Stat()
-	if err != nil {
-		return pod.Verity{}, err
+// reportStep is how much is written between two reports, in bytes.
+const reportStep = 8 << 20
+
+func (w *progressWriter) count(n int64) error {
+	w.done += n
+	if w.done-w.reported < reportStep && w.done < w.total {
+		return nil
 	}
-	blocks := (info.Size() + blockSize - 1) / blockSize
-	if blocks == 0 {
-		return pod.Verity{}, errors.New("the file system is empty")
-	}
-	if err := root.Truncate(blocks * blockSize); err != nil {
-		return pod.Verity{}, err
-	}
-	progress("writing the hash tree", 0, 0)
-	params := verity.DefaultParams()
-	params.DataBlockSize, params.HashBlockSize = blockSize, blockSize
-	params.DataBlocks = uint64(blocks)
-	params.Salt, params.SaltSize = salt[:], uint16(len(salt))
-	params.HashAreaOffset = uint64(blocks) * blockSize
-	params.NoSuperblock = true
-	sum, err := verity.Create(&params, root.Name(), root.Name())
-	if err != nil {
-		return pod.Verity{}, err
-	}
-	v := pod.Verity{Salt: salt, DataBlocks: uint64(blocks)}
-	if copy(v.RootHash[:], sum) != len(v.RootHash) || bytes.Equal(sum, make([]byte, len(sum))) {
-		return pod.Verity{}, fmt.Errorf("root hash %s is not a SHA-256", hex.EncodeToString(sum))
-	}
-	return v, nil
+	w.reported = w.done
+	w.progress(w.step, w.done, w.total)
+	return w.ctx.Err()
 }

@@ -21,7 +21,6 @@ import (
 	"io"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
@@ -190,55 +189,6 @@ func (b *blobReader) finish() error {
 	}
 	return nil
 }
-
-// unpack hands f the layer's tar stream. Blob and stream are checked against
-// their digests when f is done: what f makes of them counts only if unpack
-// returns nil.
-func (l layer) unpack(ctx context.Context, read func(n int), f func(io.Reader) error) (err error) {
-	rc, err := l.open()
-	if err != nil {
-		return err
-	}
-	defer rc.Close()
-	blob := newBlobReader(&contextReader{ctx, rc, read}, l.desc)
-	packed, err := partial.CompressedToLayer(&streamLayer{l.desc, blob})
-	if err != nil {
-		return err
-	}
-	stream, err := packed.Uncompressed()
-	if err != nil {
-		return fmt.Errorf("layer %s: %w", l.desc.Digest, errors.Join(err, blob.finish()))
-	}
-	defer stream.Close()
-	sum := sha256.New()
-	tee := io.TeeReader(stream, sum)
-	err = f(tee)
-	if err == nil {
-		_, err = io.Copy(io.Discard, tee)
-	}
-	// A blob that is not the one named explains any other error.
-	if blobErr := blob.finish(); blobErr != nil {
-		return blobErr
-	}
-	if err != nil {
-		return fmt.Errorf("layer %s: %w", l.desc.Digest, err)
-	}
-	if got := fmt.Sprintf("%x", sum.Sum(nil)); got != l.diffID.Hex {
-		return fmt.Errorf("layer %s: unpacked it hashes to sha256:%s, the configuration says %s", l.desc.Digest, got, l.diffID)
-	}
-	return nil
-}
-
-// streamLayer lets go-containerregistry find out how a blob is packed.
-type streamLayer struct {
-	desc v1.Descriptor
-	r    io.Reader
-}
-
-func (s *streamLayer) Digest() (v1.Hash, error)            { return s.desc.Digest, nil }
-func (s *streamLayer) Size() (int64, error)                { return s.desc.Size, nil }
-func (s *streamLayer) MediaType() (types.MediaType, error) { return s.desc.MediaType, nil }
-func (s *streamLayer) Compressed() (io.ReadCloser, error)  { return io.NopCloser(s.r), nil }
 
 // contextReader stops reading when its context ends, and counts.
 type contextReader struct {

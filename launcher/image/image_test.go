@@ -77,9 +77,22 @@ func tarOf(t testing.TB, entries ...entry) []byte {
 // makeImage makes an image whose layers hold these entries.
 func makeImage(t testing.TB, config v1.Config, layers ...[]entry) v1.Image {
 	t.Helper()
+	tars := make([][]byte, len(layers))
+	for i, entries := range layers {
+		tars[i] = tarOf(t, entries...)
+	}
+	img, err := mutate.Config(imageOfTars(t, tars...), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return setPlatform(t, img, "linux", "amd64")
+}
+
+// imageOfTars makes an image of these layers.
+func imageOfTars(t testing.TB, layers ...[]byte) v1.Image {
+	t.Helper()
 	img := empty.Image
-	for _, entries := range layers {
-		data := tarOf(t, entries...)
+	for _, data := range layers {
 		l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil })
 		if err != nil {
 			t.Fatal(err)
@@ -87,10 +100,6 @@ func makeImage(t testing.TB, config v1.Config, layers ...[]entry) v1.Image {
 		if img, err = mutate.AppendLayers(img, l); err != nil {
 			t.Fatal(err)
 		}
-	}
-	img, err := mutate.Config(img, config)
-	if err != nil {
-		t.Fatal(err)
 	}
 	return setPlatform(t, img, "linux", "amd64")
 }
@@ -152,7 +161,7 @@ func convert(t testing.TB, reference string) (pod.Verity, string) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	v, err := img.Convert(context.Background(), root, nil)
+	v, err := img.Convert(context.Background(), root, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,85 +2,197 @@ package image
 
 import (
 	"archive/tar"
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"math"
+	"strings"
+
+	"github.com/kraudcloud/kattest/launcher/image/erofs"
 )
 
-// spool holds the content of regular files, one behind the other.
-type spool struct {
-	w     io.Writer
-	size  int64
-	limit int64 // bytes
+// item is an entry of a layer. A whiteout has neither link nor inode.
+type item struct {
+	n     int // of the entry in its layer
+	name  string
+	link  string       // what a hard link names
+	inode *erofs.Inode // of anything else
 }
 
-// keep copies n bytes of a file and returns where they stand.
-func (s *spool) keep(r io.Reader, n int64) (offset int64, err error) {
-	if n > s.limit-s.size {
-		return 0, fmt.Errorf("file of %d bytes: %w (%d bytes used of %d)", n, ErrNoSpace, s.size, s.limit)
-	}
-	offset = s.size
-	written, err := io.CopyN(s.w, r, n)
-	s.size += written
-	return offset, err
-}
-
-// ErrNoSpace says that the disk is too small for the image.
-var ErrNoSpace = errors.New("no space for the image's files")
-
-// apply merges one layer, a tar stream, over the tree.
-func (t *tree) apply(layer io.Reader, s *spool) error {
-	t.layer++
-	tr := tar.NewReader(layer)
+// index reads a layer, a tar stream, whose bytes stand in plain as well; the
+// contents of files that tar holds without their holes go to sparse.
+func index(ctx context.Context, layer io.Reader, plain io.ReaderAt, sparse *spool) ([]item, error) {
+	counted := &countReader{r: layer}
+	x := &indexer{ctx: ctx, tr: tar.NewReader(counted), counted: counted, plain: plain, sparse: sparse}
+	var items []item
 	for n := 0; ; n++ {
-		h, err := tr.Next()
+		h, err := x.tr.Next()
 		if errors.Is(err, io.EOF) {
-			return nil
+			return items, nil
 		}
 		if err != nil {
-			return fmt.Errorf("tar entry %d: %w", n, err)
+			return nil, fmt.Errorf("tar entry %d: %w", n, err)
 		}
 		if h.Typeflag == tar.TypeXGlobalHeader {
 			continue
 		}
-		if err := t.applyEntry(h, tr, s); err != nil {
-			return fmt.Errorf("tar entry %d, %.256q: %w", n, h.Name, err)
+		if len(items) == maxItems {
+			return nil, fmt.Errorf("more than %d tar entries", maxItems)
 		}
+		it := item{n: n, name: h.Name}
+		switch {
+		case isWhiteout(h.Name):
+		case h.Typeflag == tar.TypeLink:
+			it.link = h.Linkname
+		default:
+			if it.inode, err = x.inode(h); err != nil {
+				return nil, it.wrap(err)
+			}
+		}
+		items = append(items, it)
 	}
 }
 
-func (t *tree) applyEntry(h *tar.Header, content io.Reader, s *spool) error {
-	parts, err := split(h.Name)
+// maxItems bounds the entries of one layer, whiteouts and what is replaced included.
+const maxItems = 2 * maxEntries
+
+func (it item) wrap(err error) error {
+	return fmt.Errorf("tar entry %d, %.256q: %w", it.n, it.name, err)
+}
+
+// apply merges one layer over the tree.
+func (t *tree) apply(layer []item) error {
+	t.layer++
+	for _, it := range layer {
+		if err := t.applyItem(it); err != nil {
+			return it.wrap(err)
+		}
+	}
+	return nil
+}
+
+func (t *tree) applyItem(it item) error {
+	parts, err := split(it.name)
 	if err != nil {
 		return err
 	}
 	if done, err := t.whiteout(parts); done || err != nil {
 		return err
 	}
-	if h.Typeflag == tar.TypeLink {
-		ino, err := t.link(h.Linkname)
-		if err != nil {
-			return err
-		}
-		return t.put(parts, ino)
-	}
-	ino, err := newInode(h)
-	if err != nil {
-		return err
-	}
-	if ino.mode.IsRegular() {
-		ino.size = h.Size
-		if ino.offset, err = s.keep(content, h.Size); err != nil {
+	ino := it.inode
+	if ino == nil {
+		if ino, err = t.link(it.link); err != nil {
 			return err
 		}
 	}
 	return t.put(parts, ino)
 }
 
+// isWhiteout says whether the last part of a tar entry's name is a whiteout's.
+func isWhiteout(name string) bool {
+	parts, err := split(name)
+	return err == nil && len(parts) > 0 && strings.HasPrefix(parts[len(parts)-1], whiteoutPrefix)
+}
+
+// indexer finds the contents of a tar stream's files.
+type indexer struct {
+	ctx     context.Context
+	tr      *tar.Reader
+	counted *countReader
+	plain   io.ReaderAt
+	sparse  *spool
+	chunk   []byte
+}
+
+func (x *indexer) inode(h *tar.Header) (*erofs.Inode, error) {
+	ino, err := newInode(h)
+	if err == nil && ino.Mode.IsRegular() {
+		ino.Content, err = x.content(h)
+	}
+	return ino, err
+}
+
+// content finds out where a file's bytes stand, and which of them are holes,
+// whether tar knows of them or wrote zeros.
+func (x *indexer) content(h *tar.Header) (erofs.Content, error) {
+	// tar.Reader reads no further than the header it returns.
+	c := erofs.Content{From: x.plain, Offset: x.counted.n, Size: h.Size}
+	known := isSparse(h)
+	if known {
+		c.From, c.Offset = x.sparse, x.sparse.end
+		if c.Size > maxSparse-c.Offset {
+			return erofs.Content{}, fmt.Errorf("sparse file of %d bytes, more than %d with those before it", c.Size, maxSparse)
+		}
+	}
+	chunk := erofs.HoleSize(c.Size)
+	if !known && c.Size < chunk {
+		return c, nil
+	}
+	if int64(cap(x.chunk)) < chunk {
+		x.chunk = make([]byte, chunk)
+	}
+	var holes []bool
+	found := false
+	for at := int64(0); at < c.Size; at += chunk {
+		buf := x.chunk[:min(chunk, c.Size-at)]
+		if _, err := io.ReadFull(x.tr, buf); err != nil {
+			return erofs.Content{}, err
+		}
+		if err := x.ctx.Err(); err != nil { // zeros that tar makes up are read from nowhere
+			return erofs.Content{}, err
+		}
+		hole := isZero(buf)
+		holes = append(holes, hole)
+		found = found || hole
+		if known && !hole {
+			if err := x.sparse.writeAt(buf, c.Offset+at); err != nil {
+				return erofs.Content{}, err
+			}
+		}
+	}
+	if known {
+		x.sparse.end += c.Size
+	}
+	if found {
+		c.Holes = holes
+	}
+	return c, nil
+}
+
+// maxSparse bounds the size of a layer's sparse files, holes included.
+const maxSparse = 1 << 44
+
+// isSparse says whether tar holds the file without its holes.
+func isSparse(h *tar.Header) bool {
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return h.Typeflag == tar.TypeGNUSparse
+}
+
+func isZero(b []byte) bool {
+	// Most differ at once; the rest is compared with itself, a byte on.
+	return len(b) == 0 || b[0] == 0 && bytes.Equal(b[1:], b[:len(b)-1])
+}
+
+type countReader struct {
+	r io.Reader
+	n int64
+}
+
+func (c *countReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
 // newInode reads an entry's metadata.
-func newInode(h *tar.Header) (*inode, error) {
+func newInode(h *tar.Header) (*erofs.Inode, error) {
 	mode, err := fileMode(h)
 	if err != nil {
 		return nil, err
@@ -92,15 +204,15 @@ func newInode(h *tar.Header) (*inode, error) {
 	if err != nil {
 		return nil, err
 	}
-	ino := &inode{mode: mode, uid: uint32(h.Uid), gid: uint32(h.Gid), mtime: h.ModTime, xattrs: attrs}
+	ino := &erofs.Inode{Mode: mode, UID: uint32(h.Uid), GID: uint32(h.Gid), Mtime: h.ModTime, Xattrs: attrs}
 	switch mode.Type() {
 	case fs.ModeSymlink:
 		if h.Linkname == "" || len(h.Linkname) > maxPath {
 			return nil, fmt.Errorf("symbolic link with a target of %d bytes, want 1 to %d", len(h.Linkname), maxPath)
 		}
-		ino.target = h.Linkname
+		ino.Target = h.Linkname
 	case fs.ModeDevice, fs.ModeDevice | fs.ModeCharDevice:
-		if ino.rdev, err = device(h.Devmajor, h.Devminor); err != nil {
+		if ino.Rdev, err = device(h.Devmajor, h.Devminor); err != nil {
 			return nil, err
 		}
 	}

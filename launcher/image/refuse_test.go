@@ -34,7 +34,7 @@ func tryConvert(t *testing.T, reference string) error {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	v, err := img.Convert(context.Background(), root, nil)
+	v, err := img.Convert(context.Background(), root, Options{})
 	if err != nil && v.DataBlocks != 0 {
 		t.Errorf("error %v with a value", err)
 	}

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/kraudcloud/kattest/launcher/image/erofs"
 )
 
 // Bounds of a merged file system. Source of the first three: Linux 6.12,
@@ -16,26 +19,14 @@ const (
 	maxName       = 255
 	maxPath       = 4095
 	maxXattrValue = 1<<16 - 1
-	maxXattrs     = 1 << 17 // bytes of all of one file; EROFS counts them in 16 bits of 4
+	maxXattrs     = 1 << 17 // bytes of all of one file; EROFS has room for twice that
 	maxEntries    = 2 << 20
 	maxSymlinks   = 40 // Linux 6.12, include/linux/namei.h, MAXSYMLINKS
 )
 
-// inode is a file without its name. Hard links share one.
-type inode struct {
-	mode     fs.FileMode
-	uid, gid uint32
-	mtime    time.Time
-	rdev     uint32
-	target   string // of a symbolic link
-	xattrs   map[string]string
-	// The content of a regular file stands in the spool.
-	offset, size int64
-}
-
 // node is a directory entry, and the layer that made it.
 type node struct {
-	*inode
+	*erofs.Inode
 	layer    int
 	path     int              // length of its path in bytes
 	children map[string]*node // of a directory
@@ -50,7 +41,7 @@ type tree struct {
 
 func newDir(layer int) *node {
 	return &node{
-		inode:    &inode{mode: fs.ModeDir | 0o755, mtime: time.Unix(0, 0)},
+		Inode:    &erofs.Inode{Mode: fs.ModeDir | 0o755, Mtime: time.Unix(0, 0)},
 		layer:    layer,
 		children: map[string]*node{},
 	}
@@ -112,16 +103,16 @@ func (t *tree) dir(parts []string, create bool) (*node, error) {
 				return nil, err
 			}
 			at = append(at, here.children[part])
-		case next.mode.IsDir():
+		case next.Mode.IsDir():
 			at = append(at, next)
-		case next.mode.Type() == fs.ModeSymlink:
+		case next.Mode.Type() == fs.ModeSymlink:
 			if links++; links > maxSymlinks {
 				return nil, errors.New("too many symbolic links on the way")
 			}
-			if strings.HasPrefix(next.target, "/") {
+			if strings.HasPrefix(next.Target, "/") {
 				at = at[:1]
 			}
-			parts = append(strings.Split(next.target, "/"), parts...)
+			parts = append(strings.Split(next.Target, "/"), parts...)
 		default:
 			return nil, fmt.Errorf("%q on the way: %w", part, errNotDir)
 		}
@@ -144,9 +135,9 @@ func (t *tree) add(dir *node, name string, n *node) error {
 
 // put sets the entry that parts name. A directory over a directory keeps what
 // is in it; anything else replaces what was there.
-func (t *tree) put(parts []string, ino *inode) error {
+func (t *tree) put(parts []string, ino *erofs.Inode) error {
 	if len(parts) == 0 {
-		if !ino.mode.IsDir() {
+		if !ino.Mode.IsDir() {
 			return errors.New("the root is a directory")
 		}
 		return nil // its metadata is fixed
@@ -156,10 +147,10 @@ func (t *tree) put(parts []string, ino *inode) error {
 		return err
 	}
 	name := parts[len(parts)-1]
-	n := &node{inode: ino, layer: t.layer}
-	if ino.mode.IsDir() {
+	n := &node{Inode: ino, layer: t.layer}
+	if ino.Mode.IsDir() {
 		n.children = map[string]*node{}
-		if old, ok := dir.children[name]; ok && old.mode.IsDir() {
+		if old, ok := dir.children[name]; ok && old.Mode.IsDir() {
 			n.children = old.children
 		}
 	}
@@ -167,7 +158,7 @@ func (t *tree) put(parts []string, ino *inode) error {
 }
 
 // link finds the file that a hard link names.
-func (t *tree) link(name string) (*inode, error) {
+func (t *tree) link(name string) (*erofs.Inode, error) {
 	parts, err := split(name)
 	if err != nil || len(parts) == 0 {
 		return nil, fmt.Errorf("hard link to %q: %w", name, errors.Join(err, errNotExist))
@@ -180,10 +171,10 @@ func (t *tree) link(name string) (*inode, error) {
 	switch {
 	case !ok:
 		return nil, fmt.Errorf("hard link to %q: %w", name, errNotExist)
-	case n.mode.IsDir():
+	case n.Mode.IsDir():
 		return nil, fmt.Errorf("hard link to %q: a directory", name)
 	}
-	return n.inode, nil
+	return n.Inode, nil
 }
 
 // Whiteouts: OCI image-spec 1.1, layer.md, "Whiteouts".
@@ -235,15 +226,24 @@ func (t *tree) clear(dir *node) {
 	t.entries -= before - len(dir.children)
 }
 
-// Namespaces of extended attributes that Linux and EROFS know.
-var xattrNamespaces = []string{"user.", "trusted.", "security."}
+// seal gives directories their entries, sorted.
+func (n *node) seal() {
+	n.Entries = make([]erofs.Entry, 0, len(n.children))
+	for _, name := range slices.Sorted(maps.Keys(n.children)) {
+		child := n.children[name]
+		if child.Mode.IsDir() {
+			child.seal()
+		}
+		n.Entries = append(n.Entries, erofs.Entry{Name: name, Inode: child.Inode})
+	}
+}
 
-// xattrs returns the extended attributes of a tar entry as go-erofs wants them.
-// Those of other systems are left out, and so are overlayfs' own: below the
-// guest's overlay they would change what the tree means.
+// xattrs returns the extended attributes of a tar entry that Linux and EROFS
+// know. Overlayfs' own are left out: below the guest's overlay they would change
+// what the tree means.
 func xattrs(h *tar.Header) (map[string]string, error) {
 	const pax = "SCHILY.xattr."
-	out := map[string]string{}
+	var out map[string]string
 	total := 0
 	for key, value := range h.PAXRecords {
 		name, ok := strings.CutPrefix(key, pax)
@@ -253,10 +253,10 @@ func xattrs(h *tar.Header) (map[string]string, error) {
 		if len(name) > maxName || len(value) > maxXattrValue {
 			return nil, fmt.Errorf("extended attribute %.64q: name of %d bytes, value of %d, more than %d and %d", name, len(name), len(value), maxName, maxXattrValue)
 		}
-		if strings.HasPrefix(name, "system.posix_acl_") {
-			name += "." // as go-erofs v0.3.1 spells the index; nothing of the name is stored
-		}
 		total += len(name) + len(value) + 8
+		if out == nil {
+			out = map[string]string{}
+		}
 		out[name] = value
 	}
 	if total > maxXattrs {
@@ -266,16 +266,9 @@ func xattrs(h *tar.Header) (map[string]string, error) {
 }
 
 func keepXattr(name string) bool {
-	if name == "system.posix_acl_access" || name == "system.posix_acl_default" {
-		return true
-	}
 	if strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
 		return false
 	}
-	for _, ns := range xattrNamespaces {
-		if len(name) > len(ns) && strings.HasPrefix(name, ns) {
-			return true
-		}
-	}
-	return false
+	_, _, ok := erofs.XattrPrefix(name)
+	return ok
 }

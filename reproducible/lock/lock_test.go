@@ -163,8 +163,9 @@ func TestLoadRequests(t *testing.T) {
 // The lock files of this repository, which builds read.
 func TestShipped(t *testing.T) {
 	for file, names := range map[string][]string{
-		"../lock.json":                     {"build-root", "firmware", "firmware-root", "go", "kernel-source"},
-		"../../examples/mariadb/lock.json": {"mariadb"},
+		"../lock.json":                            {"build-root", "firmware", "firmware-root", "go", "kernel-source"},
+		"../../examples/mariadb/lock.json":        {"mariadb"},
+		"../../launcher/image/testdata/lock.json": {"peers"},
 	} {
 		l, err := lock.Load(file)
 		if err != nil {

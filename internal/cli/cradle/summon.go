@@ -60,6 +60,7 @@ type summonFlags struct {
 	id                     idFlags
 	storage                storageFlags
 	owner                  ownerFlags
+	cache                  cacheFlags
 }
 
 func newSummon() *cobra.Command {
@@ -111,6 +112,7 @@ place of the image's command, as with docker run.`,
 	flags.StringVar(&f.stack, "stack", "", "folder of the boot stack (default $KATTEST_STACK, else kattest/stack in the user's data folder)")
 	f.storage.add(flags)
 	f.owner.add(flags)
+	f.cache.add(flags)
 	f.id.add(flags)
 	flags.StringVar(&f.output, "output", "text", "form of the answer: text or json")
 	return cmd
@@ -164,10 +166,14 @@ func summon(cmd *cobra.Command, f summonFlags, args []string) error {
 	if err != nil {
 		return cli.Usage(err, "")
 	}
+	cache, err := f.cache.open()
+	if err != nil {
+		return cli.Usage(err, "name another folder with --cache, or none with --cache ''")
+	}
 	progress := newProgress(cmd.ErrOrStderr())
 	defer progress.close()
 	err = vm.Create(dir, config, stackDir, func(root *os.File) (pod.Spec, error) {
-		v, err := img.Convert(cmd.Context(), root, progress.report)
+		v, err := img.Convert(cmd.Context(), root, image.Options{Progress: progress.report, Cache: cache})
 		spec.Image.Verity = v
 		return spec, err
 	})
