@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -15,6 +16,12 @@ import (
 
 // blob is the content of /data/blob: found in an image by its pattern.
 var blob = bytes.Repeat([]byte("a block of the workload's data\n\n"), 2048)
+
+// holes is the content of /data/holes: text between runs of zeros.
+var holes = strings.Repeat("\x00", 1<<20) + "in the midst" + strings.Repeat("\x00", 1<<20)
+
+// capability is a file capability as setcap writes it: cap_net_raw=ep.
+const capability = "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
 // writeLayout makes the workload's image: the program, its users, some data.
 func writeLayout(dir, workload string) error {
@@ -74,6 +81,12 @@ func rootTar(program []byte) ([]byte, error) {
 		{tar.Header{Name: "etc/text", Mode: 0o644}, "no program\n"},
 		{tar.Header{Name: "data/", Mode: 0o755, Typeflag: tar.TypeDir}, ""},
 		{tar.Header{Name: "data/blob", Mode: 0o644}, string(blob)},
+		{tar.Header{Name: "data/same", Typeflag: tar.TypeLink, Linkname: "data/blob"}, ""},
+		{tar.Header{Name: "data/holes", Mode: 0o644}, holes},
+		{tar.Header{Name: "data/!first", Mode: 0o644}, "first\n"},
+		{tar.Header{Name: "data/capable", Mode: 0o4755, Uid: 1000, Gid: 1001, PAXRecords: map[string]string{
+			"SCHILY.xattr.security.capability": capability,
+		}}, "c"},
 		{tar.Header{Name: "srv/work/", Mode: 0o755, Typeflag: tar.TypeDir}, ""},
 		{tar.Header{Name: "tmp/", Mode: 0o1777, Typeflag: tar.TypeDir}, ""},
 	} {

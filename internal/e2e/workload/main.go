@@ -42,6 +42,8 @@ func do(args []string) error {
 		b, err := os.ReadFile(args[0])
 		fmt.Printf("%d bytes\n", len(b))
 		return err
+	case "files":
+		return files(args)
 	case "reach":
 		return reach()
 	case "orphan":
