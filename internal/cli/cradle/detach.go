@@ -92,21 +92,36 @@ func (r *report) say(said reported) {
 
 // launch runs the command in the background, and waits for what it reports.
 func (f *detachFlags) launch(cmd *cobra.Command, dir string) error {
+	entry, err := runInBackground(cmd.Context(), backgroundArgs(cmd.Flags()), dir)
+	if err != nil {
+		return err
+	}
+	status, err := launcher.ReadStatus(entry.Folder)
+	if err == nil && status.Phase.Live() {
+		fmt.Fprintf(cmd.ErrOrStderr(), "attestation endpoint: %s\n", status.State.Agent)
+	}
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), entry.ID)
+	return err
+}
+
+// runInBackground runs the guest in dir by a launcher of its own, and returns when
+// its container runs. The options are run's.
+func runInBackground(ctx context.Context, options []string, dir string) (launcher.Entry, error) {
 	if os.Getenv(backgroundVariable) != "" {
-		return errors.New("--detach: this is in the background already")
+		return launcher.Entry{}, errors.New("--detach: this is in the background already")
 	}
 	entry, err := launcher.EntryOf(dir)
 	if err != nil {
-		return err
+		return launcher.Entry{}, err
 	}
 	r, w, err := os.Pipe()
 	if err != nil {
-		return err
+		return launcher.Entry{}, err
 	}
 	defer r.Close()
 	child := &exec.Cmd{
 		Path:        "/proc/self/exe",
-		Args:        append([]string{os.Args[0], "run", fmt.Sprintf("--%s=3", reportFlag)}, backgroundArgs(cmd.Flags())...),
+		Args:        append([]string{os.Args[0], "run", fmt.Sprintf("--%s=3", reportFlag)}, options...),
 		Env:         append(os.Environ(), backgroundVariable+"=1"),
 		ExtraFiles:  []*os.File{w},
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
@@ -115,25 +130,20 @@ func (f *detachFlags) launch(cmd *cobra.Command, dir string) error {
 	err = child.Start()
 	w.Close()
 	if err != nil {
-		return fmt.Errorf("starting a launcher in the background: %w", err)
+		return launcher.Entry{}, fmt.Errorf("starting a launcher in the background: %w", err)
 	}
 	// Who gives up waiting ends the guest as Ctrl-C does in the foreground.
-	stop := context.AfterFunc(cmd.Context(), func() { _ = child.Process.Signal(syscall.SIGTERM) })
+	stop := context.AfterFunc(ctx, func() { _ = child.Process.Signal(syscall.SIGTERM) })
 	defer stop()
 	var said reported
 	if err := json.NewDecoder(r).Decode(&said); err != nil {
-		return fmt.Errorf("the launcher in the background ended without a word (%w): %w", err, errors.Join(child.Wait()))
+		return launcher.Entry{}, fmt.Errorf("the launcher in the background ended without a word (%w): %w", err, errors.Join(child.Wait()))
 	}
 	if !said.Started {
 		_ = child.Wait() // it said why
-		return &cli.Error{Code: said.Code, Err: errors.New(said.Error), Hint: said.Hint}
+		return launcher.Entry{}, &cli.Error{Code: said.Code, Err: errors.New(said.Error), Hint: said.Hint}
 	}
-	status, err := launcher.ReadStatus(entry.Folder)
-	if err == nil && status.Phase.Live() {
-		fmt.Fprintf(cmd.ErrOrStderr(), "attestation endpoint: %s\n", status.State.Agent)
-	}
-	fmt.Fprintln(cmd.OutOrStdout(), entry.ID)
-	return child.Process.Release()
+	return entry, child.Process.Release()
 }
 
 // backgroundArgs are the options that were given, but for --detach.

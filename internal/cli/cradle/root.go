@@ -11,6 +11,6 @@ func New() *cobra.Command {
 		Short: "Run an unmodified container in an AMD SEV-SNP guest",
 	}
 	root.AddCommand(newSummon(), newRun(), newArgs(), newDoctor(),
-		newPs(), newStop(), newKill(), newRm(), newLogs(), newInspect())
+		newPs(), newStop(), newKill(), newRm(), newLogs(), newInspect(), newUp(), newDown())
 	return root
 }

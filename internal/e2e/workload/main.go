@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -58,6 +59,8 @@ func do(args []string) error {
 		return told(args[0], args[1], args[2])
 	case "store":
 		return store(args[0], args[1], args[2])
+	case "fetch":
+		return fetch(args[0])
 	case "deaf":
 		signal.Ignore(syscall.SIGTERM)
 		time.Sleep(time.Hour)
@@ -65,6 +68,22 @@ func do(args []string) error {
 		return fmt.Errorf("unknown verb %q", verb)
 	}
 	return nil
+}
+
+// fetch prints the line that a server sends. QEMU accepts before a guest listens.
+func fetch(address string) error {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		conn, err := net.DialTimeout("tcp", address, 5*time.Second)
+		if err != nil {
+			return err
+		}
+		line, err := bufio.NewReader(conn).ReadString('\n')
+		conn.Close()
+		if err == nil || time.Now().After(deadline) {
+			fmt.Print(line)
+			return err
+		}
+	}
 }
 
 // Self is what the process sees of itself.

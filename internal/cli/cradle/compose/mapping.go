@@ -1,0 +1,315 @@
+package compose
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/compose-spec/compose-go/v2/types"
+)
+
+// mapping leads from keys of a service to an option of summon, which is docker's
+// where docker has it. Keys whose option summon has not are not supported.
+type mapping struct {
+	keys   []string // patterns, from the service on
+	option string
+	values func(types.ServiceConfig) ([]string, error)
+}
+
+func mappings() []mapping {
+	return []mapping{
+		{[]string{"environment.**", "env_file.**"}, "env", environment},
+		{[]string{"ports.[].target", "ports.[].published", "ports.[].host_ip", "ports.[].protocol", "ports.[].mode"}, "publish", ports},
+		{[]string{"user"}, "user", one(func(c types.ServiceConfig) string { return c.User })},
+		{[]string{"group_add.**"}, "group-add", func(c types.ServiceConfig) ([]string, error) { return c.GroupAdd, nil }},
+		{[]string{"working_dir"}, "workdir", one(func(c types.ServiceConfig) string { return c.WorkingDir })},
+		{[]string{"hostname"}, "hostname", hostname},
+		{[]string{"cap_add.**"}, "cap-add", func(c types.ServiceConfig) ([]string, error) { return c.CapAdd, nil }},
+		{[]string{"cap_drop.**"}, "cap-drop", func(c types.ServiceConfig) ([]string, error) { return c.CapDrop, nil }},
+		{[]string{"security_opt.**"}, "security-opt", func(c types.ServiceConfig) ([]string, error) { return c.SecurityOpt, nil }},
+		{[]string{"stop_signal"}, "stop-signal", one(func(c types.ServiceConfig) string { return c.StopSignal })},
+		{[]string{"stop_grace_period"}, "stop-timeout", stopTimeout},
+		{[]string{"read_only"}, "read-only", flag(func(c types.ServiceConfig) bool { return c.ReadOnly })},
+		{[]string{"tty"}, "tty", flag(func(c types.ServiceConfig) bool { return c.Tty })},
+		{[]string{"stdin_open"}, "interactive", flag(func(c types.ServiceConfig) bool { return c.StdinOpen })},
+		{[]string{"tmpfs.**"}, "mount", tmpfsMounts},
+		{[]string{"volumes.[].target", "volumes.[].type", "volumes.[].source", "volumes.[].bind.**", "volumes.[].volume.**", "volumes.[].read_only", "volumes.[].tmpfs.size", "volumes.[].tmpfs.mode"}, "mount", volumes},
+		{[]string{"ulimits.**"}, "ulimit", ulimits},
+		{[]string{"extra_hosts.**"}, "add-host", func(c types.ServiceConfig) ([]string, error) { return c.ExtraHosts.AsList(":"), nil }},
+		{[]string{"dns_search.**"}, "dns-search", func(c types.ServiceConfig) ([]string, error) { return c.DNSSearch, nil }},
+		{[]string{"restart"}, "restart", one(func(c types.ServiceConfig) string { return c.Restart })},
+		{[]string{"healthcheck.test.**", "healthcheck.disable"}, "health-cmd", healthCommand},
+		{[]string{"healthcheck.interval"}, "health-interval", health(func(h *types.HealthCheckConfig) *types.Duration { return h.Interval })},
+		{[]string{"healthcheck.timeout"}, "health-timeout", health(func(h *types.HealthCheckConfig) *types.Duration { return h.Timeout })},
+		{[]string{"healthcheck.start_period"}, "health-start-period", health(func(h *types.HealthCheckConfig) *types.Duration { return h.StartPeriod })},
+		{[]string{"healthcheck.retries"}, "health-retries", healthRetries},
+		{[]string{"pids_limit", "deploy.resources.limits.pids"}, "pids-limit", pidsLimit},
+		{[]string{"mem_limit", "deploy.resources.limits.memory"}, "memory", memory},
+		{[]string{"cpus", "deploy.resources.limits.cpus"}, "vcpus", vcpus},
+	}
+}
+
+func one(value func(types.ServiceConfig) string) func(types.ServiceConfig) ([]string, error) {
+	return func(c types.ServiceConfig) ([]string, error) {
+		if v := value(c); v != "" {
+			return []string{v}, nil
+		}
+		return nil, nil
+	}
+}
+
+func flag(value func(types.ServiceConfig) bool) func(types.ServiceConfig) ([]string, error) {
+	return func(c types.ServiceConfig) ([]string, error) {
+		if value(c) {
+			return []string{"true"}, nil
+		}
+		return nil, nil
+	}
+}
+
+// environment has the entries of env_file too. One without a value is not set here
+// either, and takes the image's away, as NAME alone does.
+func environment(c types.ServiceConfig) ([]string, error) {
+	var entries []string
+	for _, name := range slices.Sorted(maps.Keys(c.Environment)) {
+		if value := c.Environment[name]; value != nil {
+			entries = append(entries, name+"="+*value)
+		}
+	}
+	return entries, nil
+}
+
+func ports(c types.ServiceConfig) ([]string, error) {
+	var all []string
+	for i, p := range c.Ports {
+		if p.Mode != "" && p.Mode != "ingress" && p.Mode != "host" {
+			return nil, inItem(i, ".mode", "%q", p.Mode)
+		}
+		if strings.Contains(p.Published, "-") {
+			return nil, inItem(i, ".published", "%q: a range of ports to choose from is not supported", p.Published)
+		}
+		s := strconv.FormatUint(uint64(p.Target), 10)
+		switch {
+		case p.HostIP != "":
+			s = p.HostIP + ":" + p.Published + ":" + s
+		case p.Published != "":
+			s = p.Published + ":" + s
+		}
+		if p.Protocol != "" {
+			s += "/" + p.Protocol
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+// hostname is the service's name unless the file says otherwise.
+func hostname(c types.ServiceConfig) ([]string, error) {
+	if c.Hostname == "" {
+		return []string{c.Name}, nil
+	}
+	return []string{c.Hostname}, nil
+}
+
+func stopTimeout(c types.ServiceConfig) ([]string, error) {
+	if c.StopGracePeriod == nil {
+		return nil, nil
+	}
+	d := time.Duration(*c.StopGracePeriod)
+	if d%time.Second != 0 {
+		return nil, fmt.Errorf("%v: whole seconds are wanted", d)
+	}
+	return []string{strconv.Itoa(int(d / time.Second))}, nil
+}
+
+// itemError is what is wrong with an item of a list.
+type itemError struct {
+	where string // such as "[0].mode"
+	err   error
+}
+
+func (e *itemError) Error() string { return e.where + ": " + e.err.Error() }
+func (e *itemError) Unwrap() error { return e.err }
+
+func inItem(i int, key, format string, args ...any) error {
+	return &itemError{fmt.Sprintf("[%d]%s", i, key), fmt.Errorf(format, args...)}
+}
+
+func tmpfsMounts(c types.ServiceConfig) ([]string, error) {
+	var all []string
+	for i, t := range c.Tmpfs {
+		m, err := tmpfs(t)
+		if err != nil {
+			return nil, inItem(i, "", "%q: %w", t, err)
+		}
+		all = append(all, m)
+	}
+	return all, nil
+}
+
+// volumes are what is memory of the guest's. The host's files do not reach into it.
+func volumes(c types.ServiceConfig) ([]string, error) {
+	var all []string
+	for i, v := range c.Volumes {
+		switch v.Type {
+		case types.VolumeTypeTmpfs:
+		case types.VolumeTypeVolume:
+			return nil, inItem(i, "", "a volume is encrypted with an owner's key: name it in %s, as mount: type=volume,source=…,target=%s,size=…,key=…", extensionKey, v.Target)
+		default:
+			return nil, inItem(i, "", "%s: the host's files do not reach into a guest", v.Type)
+		}
+		m := "type=tmpfs,target=" + v.Target
+		if v.Tmpfs != nil && v.Tmpfs.Size > 0 {
+			m += ",tmpfs-size=" + strconv.FormatInt(int64(v.Tmpfs.Size), 10)
+		}
+		if v.Tmpfs != nil && v.Tmpfs.Mode > 0 {
+			m += ",tmpfs-mode=" + strconv.FormatUint(uint64(v.Tmpfs.Mode), 8)
+		}
+		if v.ReadOnly {
+			m += ",readonly"
+		}
+		all = append(all, m)
+	}
+	return all, nil
+}
+
+// tmpfs reads TARGET[:OPTION,…].
+func tmpfs(s string) (string, error) {
+	target, options, _ := strings.Cut(s, ":")
+	m := "type=tmpfs,target=" + target
+	for option := range strings.SplitSeq(options, ",") {
+		name, value, _ := strings.Cut(option, "=")
+		switch name {
+		case "", "rw":
+		case "size", "mode":
+			m += ",tmpfs-" + name + "=" + value
+		case "ro":
+			m += ",readonly"
+		default:
+			return "", fmt.Errorf("option %q is not supported", name)
+		}
+	}
+	return m, nil
+}
+
+func ulimits(c types.ServiceConfig) ([]string, error) {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(c.Ulimits)) {
+		l := c.Ulimits[name]
+		if l.Single != 0 {
+			all = append(all, fmt.Sprintf("%s=%d", name, l.Single))
+			continue
+		}
+		all = append(all, fmt.Sprintf("%s=%d:%d", name, l.Soft, l.Hard))
+	}
+	return all, nil
+}
+
+// healthCommand is docker's --health-cmd, which takes a shell's line.
+func healthCommand(c types.ServiceConfig) ([]string, error) {
+	h := c.HealthCheck
+	switch {
+	case h == nil || len(h.Test) == 0 && !h.Disable:
+		return nil, nil
+	case h.Disable || h.Test[0] == "NONE":
+		return nil, errors.New("an image's check is switched off by having none here")
+	case h.Test[0] == "CMD-SHELL" && len(h.Test) == 2:
+		return []string{h.Test[1]}, nil
+	}
+	return nil, fmt.Errorf("%q: write it as a line of the shell (CMD-SHELL)", h.Test[0])
+}
+
+func health(value func(*types.HealthCheckConfig) *types.Duration) func(types.ServiceConfig) ([]string, error) {
+	return func(c types.ServiceConfig) ([]string, error) {
+		if c.HealthCheck == nil || value(c.HealthCheck) == nil {
+			return nil, nil
+		}
+		return []string{time.Duration(*value(c.HealthCheck)).String()}, nil
+	}
+}
+
+func healthRetries(c types.ServiceConfig) ([]string, error) {
+	if c.HealthCheck == nil || c.HealthCheck.Retries == nil {
+		return nil, nil
+	}
+	return []string{strconv.FormatUint(*c.HealthCheck.Retries, 10)}, nil
+}
+
+// limits are what the service may give in a second place. Two values that differ
+// the loader has refused.
+func limits(c types.ServiceConfig) types.Resource {
+	if c.Deploy == nil || c.Deploy.Resources.Limits == nil {
+		return types.Resource{}
+	}
+	return *c.Deploy.Resources.Limits
+}
+
+func pidsLimit(c types.ServiceConfig) ([]string, error) {
+	n := cmp.Or(c.PidsLimit, limits(c).Pids)
+	if n == 0 {
+		return nil, nil
+	}
+	return []string{strconv.FormatInt(n, 10)}, nil
+}
+
+// memory is the guest's, kernel and agent included.
+func memory(c types.ServiceConfig) ([]string, error) {
+	n := cmp.Or(c.MemLimit, limits(c).MemoryBytes)
+	if n == 0 {
+		return nil, nil
+	}
+	return []string{fmt.Sprintf("%dM", (int64(n)+1<<20-1)>>20)}, nil
+}
+
+// vcpus enters the measurement: a part of a processor is no number of them.
+func vcpus(c types.ServiceConfig) ([]string, error) {
+	limit := limits(c).NanoCPUs
+	n := cmp.Or(c.CPUS, limit.Value())
+	if n == 0 {
+		return nil, nil
+	}
+	if float64(n) != math.Trunc(float64(n)) {
+		return nil, fmt.Errorf("%v: a guest has whole vCPUs, whose number is measured", n)
+	}
+	return []string{strconv.Itoa(int(n))}, nil
+}
+
+// extensionKey holds options of summon that compose has no key for: a value, or a
+// list of values, for each.
+const extensionKey = "x-cradle-snp"
+
+func extension(c types.ServiceConfig, has func(string) bool) ([]string, error) {
+	value, there := c.Extensions[extensionKey]
+	if !there {
+		return nil, nil
+	}
+	given, ok := value.(map[string]any)
+	if !ok {
+		return nil, errors.New("a mapping of summon's options is wanted")
+	}
+	var options []string
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if !has(name) {
+			return nil, fmt.Errorf("%s: summon has no such option", name)
+		}
+		values, isList := given[name].([]any)
+		if !isList {
+			values = []any{given[name]}
+		}
+		for _, v := range values {
+			switch v.(type) {
+			case string, int, int64, uint64, float64, bool:
+				options = append(options, fmt.Sprintf("--%s=%v", name, v))
+			default:
+				return nil, fmt.Errorf("%s: a value or a list of values is wanted", name)
+			}
+		}
+	}
+	return options, nil
+}
