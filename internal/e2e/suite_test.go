@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kraudcloud/kattest/internal/e2e/layout"
 	"github.com/kraudcloud/kattest/launcher"
 	"github.com/kraudcloud/kattest/launcher/simpsp"
 	"github.com/kraudcloud/kattest/launcher/vm"
@@ -97,7 +98,7 @@ func (s *suite) make(dir string) error {
 	if _, err := simpsp.Load(s.psp); err != nil {
 		return err
 	}
-	return writeLayout(s.layout, path("workload"))
+	return layout.Write(s.layout, path("workload"))
 }
 
 // result is how a command ended.

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/kraudcloud/kattest/guest/pod"
+	"github.com/kraudcloud/kattest/internal/e2e/layout"
 	"github.com/kraudcloud/kattest/launcher"
 	"github.com/kraudcloud/kattest/launcher/vm"
 	"github.com/kraudcloud/kattest/measure"
@@ -299,7 +300,7 @@ func TestAlteredImageIsRefused(t *testing.T) {
 	})
 	t.Run("file", func(t *testing.T) {
 		dir := summon(t, output, "read", "/data/blob")
-		flipRoot(t, dir, func(root []byte, _ pod.Verity) int { return bytes.Index(root, blob[:4096]) + 100 })
+		flipRoot(t, dir, func(root []byte, _ pod.Verity) int { return bytes.Index(root, layout.Blob()[:4096]) + 100 })
 		boot(t, dir).want(t, 1, "input/output error", "dm-verity")
 	})
 	for _, tt := range []struct {

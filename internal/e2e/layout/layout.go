@@ -1,4 +1,7 @@
-package e2e
+// Package layout makes the image that the tests' guests run: the program in
+// ../workload, users, and data that is found in an image by its pattern. It is for
+// tests alone.
+package layout
 
 import (
 	"archive/tar"
@@ -14,17 +17,21 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// blob is the content of /data/blob: found in an image by its pattern.
-var blob = bytes.Repeat([]byte("a block of the workload's data\n\n"), 2048)
+// Blob returns the content of /data/blob, 64 KiB.
+func Blob() []byte { return bytes.Repeat([]byte("a block of the workload's data\n\n"), 2048) }
 
-// holes is the content of /data/holes: text between runs of zeros.
-var holes = strings.Repeat("\x00", 1<<20) + "in the midst" + strings.Repeat("\x00", 1<<20)
+// Holes returns the content of /data/holes: text between runs of zeros.
+func Holes() string {
+	zeros := strings.Repeat("\x00", 1<<20)
+	return zeros + "in the midst" + zeros
+}
 
-// capability is a file capability as setcap writes it: cap_net_raw=ep.
-const capability = "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+// Capability is a file capability as setcap writes it: cap_net_raw=ep.
+const Capability = "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
-// writeLayout makes the workload's image: the program, its users, some data.
-func writeLayout(dir, workload string) error {
+// Write makes an OCI layout in dir with the workload's image. The program is in the file
+// named.
+func Write(dir, workload string) error {
 	program, err := os.ReadFile(workload)
 	if err != nil {
 		return err
@@ -80,12 +87,12 @@ func rootTar(program []byte) ([]byte, error) {
 		{tar.Header{Name: "etc/group", Mode: 0o644}, "root:x:0:\napp:x:1001:\nextra:x:1002:app\n"},
 		{tar.Header{Name: "etc/text", Mode: 0o644}, "no program\n"},
 		{tar.Header{Name: "data/", Mode: 0o755, Typeflag: tar.TypeDir}, ""},
-		{tar.Header{Name: "data/blob", Mode: 0o644}, string(blob)},
+		{tar.Header{Name: "data/blob", Mode: 0o644}, string(Blob())},
 		{tar.Header{Name: "data/same", Typeflag: tar.TypeLink, Linkname: "data/blob"}, ""},
-		{tar.Header{Name: "data/holes", Mode: 0o644}, holes},
+		{tar.Header{Name: "data/holes", Mode: 0o644}, Holes()},
 		{tar.Header{Name: "data/!first", Mode: 0o644}, "first\n"},
 		{tar.Header{Name: "data/capable", Mode: 0o4755, Uid: 1000, Gid: 1001, PAXRecords: map[string]string{
-			"SCHILY.xattr.security.capability": capability,
+			"SCHILY.xattr.security.capability": Capability,
 		}}, "c"},
 		{tar.Header{Name: "srv/work/", Mode: 0o755, Typeflag: tar.TypeDir}, ""},
 		{tar.Header{Name: "tmp/", Mode: 0o1777, Typeflag: tar.TypeDir}, ""},
