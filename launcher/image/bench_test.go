@@ -1,67 +1,186 @@
 package image
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-const benchSize = 64 << 20
+const benchSize = 256 << 20
 
-// benchImage has files of all sizes, half of it text that packs well.
-func benchImage(b *testing.B) v1.Image {
+// benchLayer has files of all sizes from 4 KiB to 1 MiB, in random bytes.
+func benchLayer(b testing.TB, size int) []byte {
 	b.Helper()
 	random := rand.NewChaCha8([32]byte{1})
 	block := make([]byte, 1<<20)
 	var entries []entry
-	for i := range benchSize >> 20 {
-		for j := range block {
-			block[j] = "kattest\n"[j%8]
-		}
-		if _, err := io.ReadFull(random, block[:len(block)/2]); err != nil {
+	for i := range size >> 20 {
+		if _, err := io.ReadFull(random, block); err != nil {
 			b.Fatal(err)
 		}
-		part := len(block) >> (i % 8)
+		part := len(block) >> (i % 9)
 		for j := 0; j < len(block); j += part {
 			entries = append(entries, file(fmt.Sprintf("d%d/f%d", i, j), string(block[j:j+part])))
 		}
 	}
-	return makeImage(b, sampleConfig, entries)
+	return tarOf(b, entries...)
 }
 
-// BenchmarkConvert converts an image of 64 MiB; BenchmarkCopy copies its tar,
-// which is the limit.
-func BenchmarkConvert(b *testing.B) {
-	reference := writeLayout(b, benchImage(b))
-	b.SetBytes(benchSize)
-	for b.Loop() {
-		convert(b, reference)
+// plainLayout makes a layout whose one layer is not packed, and returns the
+// layer's file too: what a peer is given.
+func plainLayout(b testing.TB, data []byte) (reference, blob string) {
+	b.Helper()
+	l := static.NewLayer(data, types.OCIUncompressedLayer)
+	img, err := mutate.AppendLayers(empty.Image, l)
+	if err != nil {
+		b.Fatal(err)
 	}
+	dir := filepath.Join(b.TempDir(), "layout")
+	path, err := layout.Write(dir, empty.Index)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := path.AppendImage(setPlatform(b, img, "linux", "amd64")); err != nil {
+		b.Fatal(err)
+	}
+	digest, err := l.Digest()
+	if err != nil {
+		b.Fatal(err)
+	}
+	return dir, filepath.Join(dir, "blobs/sha256", digest.Hex)
 }
 
-func BenchmarkCopy(b *testing.B) {
-	layers, err := benchImage(b).Layers()
-	if err != nil {
-		b.Fatal(err)
-	}
-	rc, err := layers[0].Uncompressed()
-	if err != nil {
-		b.Fatal(err)
-	}
-	data, err := io.ReadAll(rc)
-	if err != nil {
-		b.Fatal(err)
-	}
-	name := filepath.Join(b.TempDir(), "copy.tar")
-	b.SetBytes(benchSize)
-	for b.Loop() {
-		if err := os.WriteFile(name, data, 0o600); err != nil {
-			b.Fatal(err)
+// BenchmarkConversion converts a layer of 256 MiB to a file system with its
+// hash tree: by this package, and by mkfs.erofs and veritysetup.
+func BenchmarkConversion(b *testing.B) {
+	p := getPeers(b)
+	reference, blob := plainLayout(b, benchLayer(b, benchSize))
+	b.Run("ours", func(b *testing.B) {
+		b.SetBytes(benchSize)
+		for b.Loop() {
+			convertTo(b, b.TempDir(), reference, nil)
 		}
+	})
+	b.Run("mkfs.erofs+veritysetup", func(b *testing.B) {
+		b.SetBytes(benchSize)
+		for b.Loop() {
+			dir := b.TempDir()
+			convertByPeers(b, p, blob, filepath.Join(dir, "root.img"), filepath.Join(dir, "tree"))
+		}
+	})
+	cache, err := OpenCache(b.TempDir())
+	if err != nil {
+		b.Fatal(err)
+	}
+	convertTo(b, b.TempDir(), reference, cache)
+	b.Run("ours, whole image in the cache", func(b *testing.B) {
+		b.SetBytes(benchSize)
+		for b.Loop() {
+			convertTo(b, b.TempDir(), reference, cache)
+		}
+	})
+	config := configOf(b, reference)
+	b.Run("ours, layer in the cache", func(b *testing.B) {
+		b.SetBytes(benchSize)
+		for b.Loop() {
+			cache.dropImage(config)
+			convertTo(b, b.TempDir(), reference, cache)
+		}
+	})
+}
+
+// convertByPeers pipes the tar file to mkfs.erofs, as it comes to us as a stream.
+func convertByPeers(b testing.TB, p peers, tarFile, root, tree string) {
+	b.Helper()
+	cat := exec.Command("cat", tarFile)
+	mkfs := p.command("bin/mkfs.erofs", "--tar=f", "-b4096", root)
+	var said bytes.Buffer
+	mkfs.Stderr = &said
+	var err error
+	if mkfs.Stdin, err = cat.StdoutPipe(); err != nil {
+		b.Fatal(err)
+	}
+	if err := cat.Start(); err != nil {
+		b.Fatal(err)
+	}
+	if err := mkfs.Run(); err != nil {
+		b.Fatalf("mkfs.erofs: %v: %s", err, said.String())
+	}
+	if err := cat.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	if out, err := p.run(b, "sbin/veritysetup", "format", "--no-superblock", "--hash=sha256", "--salt="+strings.Repeat("00", 32), root, tree); err != nil {
+		b.Fatalf("veritysetup: %v: %s", err, out)
+	}
+}
+
+func convertTo(b testing.TB, dir, reference string, cache *Cache) {
+	b.Helper()
+	img, err := Open(b.Context(), reference)
+	if err != nil {
+		b.Fatal(err)
+	}
+	root, err := os.Create(filepath.Join(dir, "root.img"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer root.Close()
+	if _, err := img.Convert(context.Background(), root, Options{Cache: cache}); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// convertOf names, for a process of this test's own binary, what it converts.
+const convertOf = "KATTEST_TEST_CONVERT"
+
+// The memory of a conversion does not grow with the image: four times the bytes
+// in as many files, in processes of their own, and at most an eighth more.
+func TestMemory(t *testing.T) {
+	if reference := os.Getenv(convertOf); reference != "" {
+		convertTo(t, t.TempDir(), reference, nil)
+		status, err := os.ReadFile("/proc/self/status")
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Print(string(status))
+		return
+	}
+	var peaks []int64
+	for _, size := range []int{32 << 10, 128 << 10} {
+		var entries []entry
+		content := strings.Repeat("0123456789abcdef", size/16)
+		for i := range 1000 {
+			entries = append(entries, file(fmt.Sprintf("f%d", i), content))
+		}
+		reference, _ := plainLayout(t, tarOf(t, entries...))
+		cmd := exec.Command(os.Args[0], "-test.run=^TestMemory$")
+		cmd.Env = append(os.Environ(), convertOf+"="+reference)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		var peak int64 // the kernel's count of the child would begin with ours
+		_, after, _ := strings.Cut(string(out), "VmHWM:")
+		if _, err := fmt.Sscan(after, &peak); err != nil {
+			t.Fatalf("%v in %s", err, out)
+		}
+		t.Logf("%d MiB in 1000 files: peak RSS of %d KiB", 1000*size>>20, peak)
+		peaks = append(peaks, peak)
+	}
+	if peaks[1] > peaks[0]+peaks[0]/8 {
+		t.Errorf("peak RSS of %d KiB, and %d with four times the bytes", peaks[0], peaks[1])
 	}
 }

@@ -144,7 +144,7 @@ func TestDamagedCache(t *testing.T) {
 	}
 }
 
-func configOf(t *testing.T, layout string) v1.Hash {
+func configOf(t testing.TB, layout string) v1.Hash {
 	t.Helper()
 	img, err := Open(t.Context(), layout)
 	if err != nil {
