@@ -88,6 +88,8 @@ var (
 	// says so by an endless loop before any output: edk2,
 	// OvmfPkg/AmdSev/BlobVerifierLibSevHashes/BlobVerifierSevHashes.c.
 	ErrFirmwareRefused = errors.New("the firmware refused the kernel, initrd or command line: they do not match the SEV hash table")
+	// ErrBridge says that the guest could not be put on its bridge.
+	ErrBridge = errors.New("no tap device on the bridge")
 	// ErrStopped says that the guest was ended before its container was.
 	ErrStopped = errors.New("stopped before the container ended")
 )

@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"github.com/kraudcloud/kattest/guest/pod"
+	"github.com/kraudcloud/kattest/guest/port"
 	"github.com/kraudcloud/kattest/launcher/doctor"
 	"github.com/kraudcloud/kattest/launcher/simpsp"
 	"github.com/kraudcloud/kattest/launcher/vm"
@@ -183,6 +184,13 @@ func hashKernel(v *vm.VM, c Claims) (measure.KernelHashes, error) {
 // guest. A spec without one, or one that cannot be read, gets the address that
 // summon gives: whether to go on is for the agent to say.
 func networkOf(v *vm.VM) Network {
+	if b := v.Config.Bridge; b != nil {
+		n := Network{Bridge: b.Name, MAC: b.MAC}
+		if addresses := v.Spec.Network.Addresses; len(addresses) > 0 {
+			n.Agent = netip.AddrPortFrom(addresses[0].Addr(), port.AgentPort)
+		}
+		return n
+	}
 	n := Network{
 		Guest:      netip.MustParsePrefix("10.0.2.15/24"),
 		Gateway:    netip.MustParseAddr("10.0.2.2"),
@@ -198,6 +206,18 @@ func networkOf(v *vm.VM) Network {
 	}
 	n.Gateway = first4(v.Spec.Network.Gateways, n.Gateway)
 	n.Nameserver = first4(v.Spec.Network.Nameservers, n.Nameserver)
+	for _, a := range v.Spec.Network.Addresses {
+		if a.Addr().Is6() {
+			n.Guest6, n.Gateway6 = a, vm.Gateway(a)
+			break
+		}
+	}
+	for _, a := range v.Spec.Network.Gateways {
+		if a.Is6() {
+			n.Gateway6 = a
+			break
+		}
+	}
 	return n
 }
 
@@ -213,6 +233,9 @@ func first4(addresses []netip.Addr, otherwise netip.Addr) netip.Addr {
 // withPorts replaces each port that is to be any free one. QEMU could choose
 // itself, but would not say which.
 func (n Network) withPorts() (Network, error) {
+	if n.Bridge != "" {
+		return n, nil
+	}
 	var err error
 	if n.Agent, err = freePort("tcp", n.Agent); err != nil {
 		return Network{}, err

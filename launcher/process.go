@@ -2,6 +2,7 @@ package launcher
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -19,10 +20,11 @@ type process struct {
 
 // startProcess runs QEMU in a process group of its own, so that a terminal's
 // Ctrl-C reaches the launcher alone.
-func startProcess(dir string, args []string) (*process, error) {
+func startProcess(dir string, args []string, inherited ...*os.File) (*process, error) {
 	p := &process{cmd: exec.Command(QEMU, args...), done: make(chan struct{})}
 	p.cmd.Dir = dir
 	p.cmd.Stderr = &p.stderr
+	p.cmd.ExtraFiles = inherited
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
 	go func() {
@@ -42,7 +44,7 @@ func startProcess(dir string, args []string) (*process, error) {
 	return p, nil
 }
 
-// kill ends QEMU at once. Nothing is lost: it writes to no file.
+// kill ends QEMU at once. Volumes are then as after a crash.
 func (p *process) kill() { _ = p.cmd.Process.Kill() } // it may have ended already
 
 // maxComplaint bounds complaint, in lines: where KVM fails, QEMU prints a whole

@@ -73,13 +73,19 @@ type Machine struct {
 	IDBlock *idblock.Signed // on SNP: handed to the firmware, if not nil
 }
 
-// Network is QEMU's user-mode network, on which the guest has one address.
+// Network is QEMU's user-mode network, on which the guest has one IPv4 address
+// and may have one of IPv6, or a bridge of the host's.
 type Network struct {
 	Guest      netip.Prefix // the guest's address
 	Gateway    netip.Addr   // QEMU's side of the network
 	Nameserver netip.Addr   // forwarded to the host's
+	Guest6     netip.Prefix // zero: QEMU has no IPv6
+	Gateway6   netip.Addr
 	Agent      netip.AddrPort
 	Forwards   []vm.Forward
+
+	Bridge string // where not empty, nothing above but Agent counts
+	MAC    string // of the guest's interface, on a bridge
 }
 
 // option is one QEMU option and its value; flags have none.
@@ -184,7 +190,7 @@ func (m Machine) check() error {
 	if m.SEVDevice != "" && !filepath.IsAbs(m.SEVDevice) {
 		bad("the secure processor's device %q is not a path from the root", m.SEVDevice)
 	}
-	if !m.Network.Guest.Addr().Is4() {
+	if m.Network.Bridge == "" && !m.Network.Guest.Addr().Is4() {
 		bad("network: guest address %q is not IPv4", m.Network.Guest)
 	}
 	return errors.Join(errs...)
@@ -225,9 +231,15 @@ func disk(serial, file string) []option {
 
 func (m Machine) network() []option {
 	n := m.Network
+	if n.Bridge != "" {
+		return []option{
+			{"-netdev", fmt.Sprintf("tap,id=net0,fd=%d", tapFD)},
+			{"-device", virtio("virtio-net-pci,netdev=net0,romfile=,mac=" + n.MAC)},
+		}
+	}
 	guest := n.Guest.Addr()
-	user := fmt.Sprintf("user,id=net0,ipv6=off,net=%s,host=%s,dns=%s,hostfwd=tcp:%s-%s:%d",
-		n.Guest.Masked(), n.Gateway, n.Nameserver, n.Agent, guest, port.AgentPort)
+	user := fmt.Sprintf("user,id=net0,%s,net=%s,host=%s,dns=%s,hostfwd=tcp:%s-%s:%d",
+		n.ipv6(), n.Guest.Masked(), n.Gateway, n.Nameserver, n.Agent, guest, port.AgentPort)
 	for _, f := range n.Forwards {
 		user += fmt.Sprintf(",hostfwd=%s:%s:%d-%s:%d", f.Protocol, f.HostAddress, f.HostPort, guest, f.GuestPort)
 	}
@@ -235,6 +247,15 @@ func (m Machine) network() []option {
 		{"-netdev", user},
 		{"-device", virtio("virtio-net-pci,netdev=net0,romfile=")}, // no option ROM of the host's
 	}
+}
+
+// ipv6 are the options of QEMU's IPv6 network. Its name server, which forwards to
+// one of the host's by IPv6, is where QEMU puts it.
+func (n Network) ipv6() string {
+	if !n.Guest6.IsValid() {
+		return "ipv6=off"
+	}
+	return fmt.Sprintf("ipv4=on,ipv6=on,ipv6-net=%s,ipv6-host=%s", n.Guest6.Masked(), n.Gateway6)
 }
 
 // portNames are the virtio-serial ports of a platform. The simulated PSP's is

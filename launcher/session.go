@@ -49,7 +49,7 @@ func start(ctx context.Context, f *folder, l *launch, args []string, o Options) 
 	}
 	s.console = &console{log: f.console, user: s.o.Console}
 	var err error
-	if s.qemu, err = startProcess(f.dir, args); err != nil {
+	if s.qemu, err = l.startQEMU(f.dir, args); err != nil {
 		return nil, err
 	}
 	if err := s.connect(ctx, f, l); err != nil {
@@ -59,6 +59,20 @@ func start(ctx context.Context, f *folder, l *launch, args []string, o Options) 
 		return nil, s.startError(err)
 	}
 	return s, nil
+}
+
+// startQEMU hands QEMU the tap device, where there is one.
+func (l *launch) startQEMU(dir string, args []string) (*process, error) {
+	bridge := l.machine.Network.Bridge
+	if bridge == "" {
+		return startProcess(dir, args)
+	}
+	tap, err := openTap(bridge)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBridge, err)
+	}
+	defer tap.Close()
+	return startProcess(dir, args, tap)
 }
 
 // startError puts QEMU's own words first: they are the cause of the rest.

@@ -194,10 +194,16 @@ func start(t *testing.T, dir string, env ...string) *guest {
 // startUntil is start, until the guest says something else.
 func startUntil(t *testing.T, dir, event string, env ...string) *guest {
 	t.Helper()
-	g := &guest{dir: dir, out: &buffer{}, done: make(chan struct{})}
-	g.cmd = s.command("cradle-snp", "run", "--platform", "sim", "--psp-state", s.psp, dir)
+	cmd := s.command("cradle-snp", "run", "--platform", "sim", "--psp-state", s.psp, dir)
+	cmd.Env = append(os.Environ(), env...)
+	return startCommand(t, dir, event, cmd)
+}
+
+// startCommand is startUntil, by a command of the caller's.
+func startCommand(t *testing.T, dir, event string, cmd *exec.Cmd) *guest {
+	t.Helper()
+	g := &guest{dir: dir, cmd: cmd, out: &buffer{}, done: make(chan struct{})}
 	g.cmd.Stdout, g.cmd.Stderr = g.out, g.out
-	g.cmd.Env = append(os.Environ(), env...)
 	if err := g.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

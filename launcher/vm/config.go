@@ -34,6 +34,8 @@ type Config struct {
 	// Agent is the host's address that leads to the agent; port 0 is any free one.
 	Agent    netip.AddrPort `json:"agent"`
 	Forwards []Forward      `json:"forwards,omitempty"`
+	// Bridge puts the guest on a bridge of the host's, in place of QEMU's network.
+	Bridge *Bridge `json:"bridge,omitempty"`
 	// Volumes say where the disks of the spec's volumes are.
 	Volumes []Volume `json:"volumes,omitempty"`
 	// IDBlock makes the firmware refuse another launch, if not nil.
@@ -113,6 +115,7 @@ func (c Config) Check() error {
 		}
 	}
 	c.checkVolumes(bad)
+	c.checkBridge(bad)
 	if c.IDBlock != nil {
 		if err := c.IDBlock.Verify(); err != nil {
 			bad("idBlock: %w", err)

@@ -207,6 +207,8 @@ func runError(err error) error {
 		return &cli.Error{Code: cli.ExitUsage, Err: err, Hint: "run it as the user who made it, in a folder of mode 0700"}
 	case errors.Is(err, syscall.ENOSPC):
 		return &cli.Error{Code: cli.ExitInternal, Err: err, Hint: "the disk that holds DIR is full"}
+	case errors.Is(err, launcher.ErrBridge):
+		return &cli.Error{Code: cli.ExitInternal, Err: err, Hint: "make the bridge, allow it in /etc/qemu/bridge.conf with a line 'allow NAME', and make qemu-bridge-helper set-uid root or run this as root"}
 	case errors.Is(err, launcher.ErrRunning):
 		return &cli.Error{Code: cli.ExitUsage, Err: err}
 	}

@@ -61,6 +61,7 @@ type summonFlags struct {
 	storage                storageFlags
 	owner                  ownerFlags
 	cache                  cacheFlags
+	network                networkFlags
 }
 
 func newSummon() *cobra.Command {
@@ -113,6 +114,7 @@ place of the image's command, as with docker run.`,
 	f.storage.add(flags)
 	f.owner.add(flags)
 	f.cache.add(flags)
+	f.network.add(flags)
 	f.id.add(flags)
 	flags.StringVar(&f.output, "output", "text", "form of the answer: text or json")
 	return cmd
@@ -306,7 +308,7 @@ func (f summonFlags) spec(img *image.Image, o image.Overrides, config *vm.Config
 		Ports:     image.SortPorts(ports),
 		Console:   pod.Console(f.console),
 	}
-	if err := errors.Join(f.storage.apply(&spec, config), f.owner.apply(&spec)); err != nil {
+	if err := errors.Join(f.storage.apply(&spec, config), f.owner.apply(&spec), f.network.apply(&spec, config)); err != nil {
 		return pod.Spec{}, err
 	}
 	// The rest is checked before the image's bytes are fetched.

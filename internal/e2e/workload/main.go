@@ -61,6 +61,12 @@ func do(args []string) error {
 		return store(args[0], args[1], args[2])
 	case "fetch":
 		return fetch(args[0])
+	case "dial":
+		return dial(args[0])
+	case "look":
+		return look(args[0])
+	case "dns":
+		return dns(args[0])
 	case "deaf":
 		signal.Ignore(syscall.SIGTERM)
 		time.Sleep(time.Hour)
