@@ -301,7 +301,7 @@ func TestIndex(t *testing.T) {
 			t.Errorf("%s: %v, %v; want %s", what, e, err, want)
 		}
 	}
-	for what, want := range map[string]error{"b": ErrAmbiguous, "": ErrNoSuchVM, "c": ErrNoSuchVM, "..": ErrNoSuchVM, "zz": ErrNoSuchVM} {
+	for what, want := range map[string]error{"b": ErrAmbiguous, "": ErrNoSuchVM, "no": ErrNoSuchVM, "..": ErrNoSuchVM, "zz": ErrNoSuchVM} {
 		if e, err := x.Find(what); !errors.Is(err, want) || e != (Entry{}) {
 			t.Errorf("%q: %v, %v; want %v", what, e, err, want)
 		}
