@@ -32,7 +32,7 @@ func TestBridge(t *testing.T) {
 			t.Errorf("%+v: %v, want %q", tt.bridge, err, tt.err)
 		}
 	}
-	if NewBridge("br0").MAC == NewBridge("br0").MAC {
+	if one, other := NewBridge("br0"), NewBridge("br0"); one.MAC == other.MAC {
 		t.Error("two guests have one address")
 	}
 }
