@@ -1,7 +1,6 @@
 package cradle
 
 import (
-	"fmt"
 	"io"
 	"sync"
 
@@ -11,10 +10,9 @@ import (
 	"github.com/kraudcloud/kattest/internal/cli"
 )
 
-// progress shows long work: a bar for each step on a terminal, a line for each
-// step elsewhere.
+// progress shows long work on a terminal, a bar for each step. Elsewhere it is
+// silent: a log has no use for it.
 type progress struct {
-	w    io.Writer
 	bars *mpb.Progress // nil without a terminal
 	step string
 	bar  *mpb.Bar
@@ -22,48 +20,61 @@ type progress struct {
 }
 
 func newProgress(w io.Writer) *progress {
-	p := &progress{w: w}
+	p := &progress{}
 	if cli.IsTerminal(w) {
-		p.bars = mpb.New(mpb.WithOutput(w), mpb.WithWidth(64))
+		p.bars = mpb.New(mpb.WithOutput(w), mpb.WithWidth(40))
 	}
 	return p
 }
 
 // report is an image.Progress.
 func (p *progress) report(step string, done, total int64) {
-	if step != p.step {
-		p.finish()
-		p.step = step
-		p.start(total)
-	}
-	if p.bar != nil {
-		p.bar.SetCurrent(done)
-	}
-}
-
-func (p *progress) start(total int64) {
 	if p.bars == nil {
-		fmt.Fprintf(p.w, "cradle-snp: %s\n", p.step)
 		return
 	}
-	p.bar = p.bars.AddBar(total, mpb.PrependDecorators(decor.Name(p.step)),
-		mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f")))
+	if step != p.step || p.bar == nil {
+		p.complete()
+		p.step = step
+		p.bar = p.add(total)
+	}
+	p.bar.SetCurrent(done)
 }
 
-// finish ends the step that is shown. Totals are estimates: a bar that has not
+// add adds a bar; without a total, a spinner.
+func (p *progress) add(total int64) *mpb.Bar {
+	name := mpb.PrependDecorators(decor.Name(p.step, decor.WCSyncSpaceR))
+	if total == 0 {
+		return p.bars.New(0, mpb.SpinnerStyle(), name, mpb.AppendDecorators(
+			decor.CurrentKibiByte("% .1f"), decor.Name("  "), decor.Elapsed(decor.ET_STYLE_MMSS)))
+	}
+	// Made without a total, as one that was made with one cannot be ended short of it.
+	bar := p.bars.AddBar(0, name, mpb.AppendDecorators(
+		decor.CountersKibiByte("% .1f / % .1f"), decor.Name("  "), decor.AverageSpeed(decor.SizeB1024(0), "% .1f"),
+		decor.Name("  "), decor.OnComplete(decor.AverageETA(decor.ET_STYLE_MMSS), "done")))
+	bar.SetTotal(total, false)
+	return bar
+}
+
+// complete ends the step that is shown. Totals are estimates: a bar that has not
 // reached its own would be waited for without end.
-func (p *progress) finish() {
+func (p *progress) complete() {
 	if p.bar != nil {
-		p.bar.Abort(false)
+		p.bar.SetTotal(-1, true)
 		p.bar = nil
 	}
 }
 
-func (p *progress) close() {
+// close ends the display. Work that failed leaves its bar where it was.
+func (p *progress) close(err error) {
 	p.once.Do(func() {
-		p.finish()
-		if p.bars != nil {
-			p.bars.Wait()
+		if p.bars == nil {
+			return
 		}
+		if err == nil {
+			p.complete()
+		} else if p.bar != nil {
+			p.bar.Abort(false)
+		}
+		p.bars.Wait()
 	})
 }

@@ -173,13 +173,12 @@ func summon(cmd *cobra.Command, f summonFlags, args []string) error {
 		return cli.Usage(err, "name another folder with --cache, or none with --cache ''")
 	}
 	progress := newProgress(cmd.ErrOrStderr())
-	defer progress.close()
 	err = vm.Create(dir, config, stackDir, func(root *os.File) (pod.Spec, error) {
 		v, err := img.Convert(cmd.Context(), root, image.Options{Progress: progress.report, Cache: cache})
 		spec.Image.Verity = v
 		return spec, err
 	})
-	progress.close()
+	progress.close(err)
 	if err != nil {
 		return imageError(err)
 	}
