@@ -101,6 +101,11 @@ func readStatus(root *os.Root) (s Status, settled bool, err error) {
 	default:
 		s.Phase = Created
 	}
+	if s.Phase == Dead { // a whole short run may lie between the two looks at the lock
+		if _, err := root.Lstat(StateFile); errors.Is(err, fs.ErrNotExist) {
+			return s, false, nil
+		}
+	}
 	return s, before == after, nil
 }
 
