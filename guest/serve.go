@@ -41,7 +41,7 @@ func (a *agent) serveEvidence(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("making the TLS key: %w", err)
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", fmt.Sprintf(":%d", port.AgentPort))
+	listener, err := listen(ctx)
 	if err != nil {
 		return err
 	}

@@ -137,6 +137,7 @@ func (h Host) machine(v *vm.VM, o Options) (Machine, *measure.Firmware, error) {
 		Cmdline:   v.Stack.Cmdline,
 		Network:   networkOf(v),
 		Disks:     disksOf(v),
+		VsockCID:  v.Config.VsockCID,
 		Policy:    policy,
 		HashTable: table,
 		HostData:  pod.Digest(v.SpecBytes),

@@ -63,6 +63,7 @@ type Machine struct {
 	Cmdline   string
 	Network   Network
 	Disks     []Disk // beside spec and root file system
+	VsockCID  uint32 // 0: no vsock
 	Policy    uint64
 
 	HashTable uint32   // on Sim: where the SEV hash table stands in guest memory
@@ -153,6 +154,9 @@ func (m Machine) options() ([]option, error) {
 		options = append(options, d.options()...)
 	}
 	options = append(options, m.network()...)
+	if m.VsockCID != 0 {
+		options = append(options, option{"-device", virtio(fmt.Sprintf("vhost-vsock-pci,guest-cid=%d", m.VsockCID))})
+	}
 	options = append(options, m.ports()...)
 	return append(options,
 		option{"-chardev", socket("console", consoleSocket)},

@@ -17,10 +17,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/kraudcloud/kattest/guest/evidence"
 	"github.com/kraudcloud/kattest/internal/splice"
+	"github.com/kraudcloud/kattest/internal/vsock"
 )
 
 // maxHeader bounds the head of an answer, in bytes.
@@ -34,8 +36,8 @@ type Conn struct {
 	host string
 }
 
-// Dial connects to HOST:PORT, with the client's key if there is one. ctx is for the
-// connecting alone.
+// Dial connects to HOST:PORT, or vsock:CID:PORT, with the client's key if there is
+// one. ctx is for the connecting alone.
 func Dial(ctx context.Context, address string, client *tls.Certificate) (*Conn, error) {
 	config := &tls.Config{
 		MinVersion:         tls.VersionTLS13,
@@ -45,12 +47,36 @@ func Dial(ctx context.Context, address string, client *tls.Certificate) (*Conn, 
 	if client != nil {
 		config.Certificates = []tls.Certificate{*client}
 	}
+	if strings.HasPrefix(address, vsock.Prefix) {
+		return dialVsock(ctx, address, config)
+	}
 	conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
+	return newConn(conn.(*tls.Conn), address), nil
+}
+
+func dialVsock(ctx context.Context, address string, config *tls.Config) (*Conn, error) {
+	to, err := vsock.Parse(address)
+	if err != nil {
+		return nil, err
+	}
+	under, err := vsock.Dial(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(under, config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		under.Close()
+		return nil, err
+	}
+	return newConn(conn, "guest"), nil // its address is no URL's host
+}
+
+func newConn(conn *tls.Conn, host string) *Conn {
 	head := &bounded{r: conn}
-	return &Conn{conn: conn.(*tls.Conn), head: head, r: bufio.NewReader(head), host: address}, nil
+	return &Conn{conn: conn, head: head, r: bufio.NewReader(head), host: host}
 }
 
 // Close closes the connection.

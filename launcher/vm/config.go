@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -21,6 +22,7 @@ const (
 	MaxVCPUs     = measure.MaxVCPUs
 	MinMemoryMiB = 256
 	MaxMemoryMiB = 4 << 20 // 4 TiB
+	minCID       = 3       // of a guest: vsock(7)
 )
 
 // Config is what the host alone decides about a guest, as it stands in vm.json.
@@ -36,6 +38,9 @@ type Config struct {
 	Forwards []Forward      `json:"forwards,omitempty"`
 	// Bridge puts the guest on a bridge of the host's, in place of QEMU's network.
 	Bridge *Bridge `json:"bridge,omitempty"`
+	// VsockCID is the guest's context identifier, at which the host's own programs
+	// reach the agent without a network. 0: none.
+	VsockCID uint32 `json:"vsockCID,omitempty"`
 	// Volumes say where the disks of the spec's volumes are.
 	Volumes []Volume `json:"volumes,omitempty"`
 	// IDBlock makes the firmware refuse another launch, if not nil.
@@ -116,6 +121,9 @@ func (c Config) Check() error {
 	}
 	c.checkVolumes(bad)
 	c.checkBridge(bad)
+	if c.VsockCID != 0 && c.VsockCID < minCID || c.VsockCID == math.MaxUint32 {
+		bad("vsockCID: %d is not between %d and %d", c.VsockCID, minCID, math.MaxUint32-1)
+	}
 	if c.IDBlock != nil {
 		if err := c.IDBlock.Verify(); err != nil {
 			bad("idBlock: %w", err)

@@ -20,6 +20,7 @@ type networkFlags struct {
 	gateways []string
 	dns      []string
 	expose   []string
+	vsock    uint32
 }
 
 func (f *networkFlags) add(flags *pflag.FlagSet) {
@@ -27,6 +28,7 @@ func (f *networkFlags) add(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.ips, "ip", nil, "address of the guest with its prefix length, IPv4 or IPv6; one at least on a bridge")
 	flags.StringArrayVar(&f.gateways, "gateway", nil, "address of a gateway; on QEMU's network it has one")
 	flags.StringArrayVar(&f.dns, "dns", nil, "address of a name server; on QEMU's network it has one")
+	flags.Uint32Var(&f.vsock, "vsock", 0, "context identifier of the guest, from 3 on: where this machine has /dev/vhost-vsock, 'kattest attest vsock:CID:1' reaches the agent")
 	flags.StringArrayVar(&f.expose, "expose", nil, "port on which the container serves, beside those of the image and of -p: PORT[/PROTOCOL]")
 }
 
@@ -38,6 +40,7 @@ func (f networkFlags) apply(spec *pod.Spec, config *vm.Config) error {
 	if err := errors.Join(err, err2, err3, f.exposed(spec)); err != nil {
 		return err
 	}
+	config.VsockCID = f.vsock
 	n := &spec.Network
 	if bridge, ok := strings.CutPrefix(f.network, "bridge="); ok {
 		if len(ips) == 0 {
@@ -50,7 +53,7 @@ func (f networkFlags) apply(spec *pod.Spec, config *vm.Config) error {
 	if f.network != "user" {
 		return fmt.Errorf("--network: %q is neither user nor bridge=NAME", f.network)
 	}
-	return applyUser(n, ips, gateways, dns)
+	return errors.Join(applyUser(n, ips, gateways, dns), config.Check())
 }
 
 // applyUser fits QEMU's network to the guest's addresses: one of IPv4, and one

@@ -11,7 +11,7 @@ func newAttest() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "attest ADDR",
 		Short: "Challenge a running guest and judge its answer",
-		Long: `Ask the guest's agent at ADDR (HOST:PORT) for evidence over a fresh nonce, and
+		Long: `Ask the guest's agent at ADDR (HOST:PORT, or vsock:CID:PORT) for evidence over a fresh nonce, and
 judge it as verify does. That this connection ends at the key which the report binds,
 and is the one that it was made for, is one of the checks; no certificate authority
 takes part.`,
