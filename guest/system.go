@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kraudcloud/kattest/guest/pod"
 )
 
 // Folders of the agent's, in the initramfs.
@@ -73,8 +75,36 @@ func setSysctls(context.Context) error {
 	return nil
 }
 
+// What the agent keeps for itself of the guest, beside 1/32 of the memory.
+const (
+	keptMemory = 32 << 20 // bytes
+	mostPIDs   = 16384    // of the kernel's 32768
+)
+
+// cgroupLimits are the files of the container's cgroup that bound it. Even without a
+// word of the spec the workload cannot take all of the guest from the agent, which
+// then could not say how it ended.
+// Source: Linux 6.12, Documentation/admin-guide/cgroup-v2.rst.
+func cgroupLimits(r *pod.Resources, total uint64) map[string]string {
+	most := total - min(total/2, keptMemory+total/32)
+	limits := map[string]string{"memory.max": fmt.Sprint(most), "pids.max": fmt.Sprint(mostPIDs)}
+	if r == nil {
+		return limits
+	}
+	if r.Memory != 0 {
+		limits["memory.max"] = fmt.Sprint(min(r.Memory, most))
+	}
+	if r.PIDs != 0 {
+		limits["pids.max"] = fmt.Sprint(min(r.PIDs, mostPIDs))
+	}
+	if r.CPU != 0 {
+		limits["cpu.max"] = fmt.Sprintf("%d 100000", r.CPU*100) // microseconds of 100 ms
+	}
+	return limits
+}
+
 // containerCgroup makes the container's cgroup, with what controllers there are.
-func containerCgroup() (*os.File, error) {
+func containerCgroup(r *pod.Resources) (*os.File, error) {
 	controllers, err := os.ReadFile(filepath.Join(cgroupDir, "cgroup.controllers"))
 	if err != nil {
 		return nil, err
@@ -89,6 +119,15 @@ func containerCgroup() (*os.File, error) {
 	dir := filepath.Join(cgroupDir, "container")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
+	}
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return nil, err
+	}
+	for name, value := range cgroupLimits(r, info.Totalram*uint64(info.Unit)) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(value), 0); err != nil {
+			return nil, fmt.Errorf("bounding the container: %w", err)
+		}
 	}
 	return os.Open(dir)
 }

@@ -13,7 +13,8 @@ import (
 	"github.com/kraudcloud/kattest/guest/port"
 )
 
-// stopGrace is the time between the stop signal and SIGKILL: docker's.
+// stopGrace is the time between the stop signal and SIGKILL unless the spec says
+// otherwise: docker's.
 const stopGrace = 10 * time.Second
 
 func (a *agent) startContainer(ctx context.Context) error {
@@ -22,7 +23,7 @@ func (a *agent) startContainer(ctx context.Context) error {
 		return errStopped
 	default:
 	}
-	cgroup, err := containerCgroup()
+	cgroup, err := containerCgroup(a.spec.Resources)
 	if err != nil {
 		return fmt.Errorf("making a cgroup: %w", err)
 	}
@@ -72,6 +73,10 @@ func (a *agent) supervise(context.Context) error {
 		done <- err
 	}()
 	var kill <-chan time.Time
+	grace := stopGrace
+	if n := a.spec.Process.StopTimeout; n != 0 {
+		grace = time.Duration(n) * time.Second
+	}
 	stop := a.control.stop
 	for {
 		select {
@@ -79,11 +84,11 @@ func (a *agent) supervise(context.Context) error {
 			a.output.drained.Wait()
 			return err
 		case <-stop:
-			stop, kill = nil, time.After(stopGrace)
+			stop, kill = nil, time.After(grace)
 			a.log.Info("stopping", "signal", unix.SignalName(a.stop))
 			_ = a.container.Signal(a.stop) // it may have ended just now
 		case <-kill:
-			a.log.Warn("the container did not stop", "after", stopGrace)
+			a.log.Warn("the container did not stop", "after", grace)
 			_ = a.container.Signal(unix.SIGKILL)
 		}
 	}

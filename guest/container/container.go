@@ -3,7 +3,7 @@
 // becomes the workload, with process number 1.
 //
 // What the workload gets is what docker gives a container by default, with
-// these differences: no seccomp filter, no CAP_MKNOD, no device nodes from the
+// these differences: no CAP_MKNOD, no device nodes from the
 // image, no user namespaces, and the guest's own network namespace. As with
 // docker, no_new_privs is off, and orphans are for the workload to reap.
 package container
@@ -40,11 +40,17 @@ type Config struct {
 	Addresses   []string    `json:"addresses"`   // for /etc/hosts
 	Nameservers []string    `json:"nameservers"` // for /etc/resolv.conf
 	Mounts      []Mount     `json:"mounts"`
+	Search      []string    `json:"search"`
+	Hosts       []pod.Host  `json:"hosts"`
+	ReadOnly    bool        `json:"readOnly"` // the root file system
 }
 
 // NewConfig returns the configuration that a launch spec asks for.
 func NewConfig(spec pod.Spec, root string) Config {
-	c := Config{Root: root, Process: spec.Process, Hostname: spec.Network.Hostname}
+	c := Config{
+		Root: root, Process: spec.Process, Hostname: spec.Network.Hostname,
+		Search: spec.Network.Search, Hosts: spec.Network.Hosts, ReadOnly: spec.Image.ReadOnly,
+	}
 	for _, a := range spec.Network.Addresses {
 		c.Addresses = append(c.Addresses, a.Addr().String())
 	}

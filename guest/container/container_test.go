@@ -2,6 +2,7 @@ package container
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
+
+	"github.com/kraudcloud/kattest/guest/pod"
 )
 
 const passwd = `root:x:0:0::/root:/bin/sh
@@ -181,15 +184,15 @@ func TestParseStatus(t *testing.T) {
 }
 
 func TestEtc(t *testing.T) {
-	c := Config{Hostname: "vault", Addresses: []string{"10.0.2.15", "fd00::1"}}
-	want := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.2.15\tvault\nfd00::1\tvault\n"
+	c := Config{Hostname: "vault", Addresses: []string{"10.0.2.15", "fd00::1"}, Hosts: []pod.Host{{Name: "db", Address: netip.MustParseAddr("192.0.2.7")}}}
+	want := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.2.15\tvault\nfd00::1\tvault\n192.0.2.7\tdb\n"
 	if got := hosts(c); got != want {
 		t.Errorf("hosts %q, want %q", got, want)
 	}
-	if got := resolvConf([]string{"10.0.2.3", "fd00::3"}); got != "nameserver 10.0.2.3\nnameserver fd00::3\n" {
+	if got := resolvConf([]string{"10.0.2.3", "fd00::3"}, []string{"a.example", "b"}); got != "nameserver 10.0.2.3\nnameserver fd00::3\nsearch a.example b\n" {
 		t.Errorf("resolv.conf %q", got)
 	}
-	if got := resolvConf(nil); got != "" {
+	if got := resolvConf(nil, nil); got != "" {
 		t.Errorf("resolv.conf %q", got)
 	}
 }

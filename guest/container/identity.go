@@ -17,7 +17,7 @@ import (
 const maxUserFile = 16 << 20
 
 // resolveUser finds a user of the image's: user[:group], names or numbers.
-func resolveUser(name string) (*user.ExecUser, error) {
+func resolveUser(name string, groups []string) (*user.ExecUser, error) {
 	passwd, err := openUserFile("/etc/passwd")
 	if err != nil {
 		return nil, err
@@ -26,7 +26,23 @@ func resolveUser(name string) (*user.ExecUser, error) {
 	if err != nil {
 		return nil, err
 	}
-	return findUser(name, passwd, group)
+	u, err := findUser(name, passwd, group)
+	if err != nil || len(groups) == 0 {
+		return u, err
+	}
+	if group, err = openUserFile("/etc/group"); err != nil {
+		return nil, err
+	}
+	more, err := user.GetAdditionalGroups(groups, group)
+	if err != nil {
+		return nil, fmt.Errorf("groups: %w", err)
+	}
+	for _, g := range more {
+		if !slices.Contains(u.Sgids, g) {
+			u.Sgids = append(u.Sgids, g)
+		}
+	}
+	return u, nil
 }
 
 func findUser(name string, passwd, group io.Reader) (*user.ExecUser, error) {

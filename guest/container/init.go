@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -59,8 +60,9 @@ func become(config io.Reader) error {
 		{"setting the host name", func() error { return unix.Sethostname([]byte(c.Hostname)) }},
 		{"writing /etc", func() error { return writeEtc(c) }},
 		{"making a session keyring", newKeyring},
-		{"setting limits", setLimits},
+		{"setting limits", func() error { return setLimits(c.Process.Rlimits) }},
 		{"opening standard input", openStdin},
+		{"making the root read-only", func() error { return protectRoot(c.ReadOnly) }},
 		{"closing the agent's descriptors", closeOthers},
 	} {
 		if err := step.do(); err != nil {
@@ -118,7 +120,8 @@ func openStdin() error {
 
 // setLimits sets what systemd gives docker's containers: some programs close
 // or poll every descriptor that they may have.
-func setLimits() error {
+// Those of the spec take their place.
+func setLimits(own []pod.Rlimit) error {
 	unix.Umask(0o022)
 	const nofile, nofileMax = 1024, 524288
 	for _, limit := range []struct {
@@ -133,12 +136,27 @@ func setLimits() error {
 			return err
 		}
 	}
+	for _, l := range own {
+		limit := unix.Rlimit{Cur: uint64(l.Soft), Max: uint64(l.Hard)} // -1 is RLIM_INFINITY
+		if err := unix.Setrlimit(slices.Index(pod.RlimitNames, l.Name), &limit); err != nil {
+			return fmt.Errorf("%s: %w", l.Name, err)
+		}
+	}
 	return nil
+}
+
+// protectRoot makes the root file system read-only, where the spec says so: what is
+// mounted in it stays as it is.
+func protectRoot(protect bool) error {
+	if !protect {
+		return nil
+	}
+	return unix.MountSetattr(unix.AT_FDCWD, "/", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
 }
 
 // execute takes the user's identity and executes the workload.
 func execute(p pod.Process) error {
-	u, err := resolveUser(p.User)
+	u, err := resolveUser(p.User, p.Groups)
 	if err != nil {
 		return fmt.Errorf("%w", err)
 	}
@@ -149,14 +167,24 @@ func execute(p pod.Process) error {
 			return fmt.Errorf("giving descriptor %d to the user: %w", fd, err)
 		}
 	}
-	if err := os.MkdirAll(p.WorkingDir, 0o755); err != nil {
+	if err := os.MkdirAll(p.WorkingDir, 0o755); err != nil && !errors.Is(err, unix.EROFS) { // entering it tells
 		return fmt.Errorf("making the working directory: %w", err)
 	}
 	if err := unix.Chdir(p.WorkingDir); err != nil {
 		return fmt.Errorf("entering the working directory %s: %w", p.WorkingDir, err)
 	}
+	if p.Seccomp == pod.SeccompDefault {
+		if err := fenceSyscalls(p.Capabilities); err != nil {
+			return err
+		}
+	}
 	if err := takeIdentity(u, p.Capabilities); err != nil {
 		return fmt.Errorf("%w", err)
+	}
+	if p.NoNewPrivileges {
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("giving up new privileges: %w", err)
+		}
 	}
 	file, err := lookup(p.Args[0], env)
 	if err != nil {

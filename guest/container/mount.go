@@ -132,7 +132,7 @@ func writeEtc(c Config) error {
 	for name, text := range map[string]string{
 		"/etc/hostname":    c.Hostname + "\n",
 		"/etc/hosts":       hosts(c),
-		"/etc/resolv.conf": resolvConf(c.Nameservers),
+		"/etc/resolv.conf": resolvConf(c.Nameservers, c.Search),
 	} {
 		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
@@ -150,13 +150,19 @@ func hosts(c Config) string {
 	for _, a := range c.Addresses {
 		fmt.Fprintf(&b, "%s\t%s\n", a, c.Hostname)
 	}
+	for _, h := range c.Hosts {
+		fmt.Fprintf(&b, "%s\t%s\n", h.Address, h.Name)
+	}
 	return b.String()
 }
 
-func resolvConf(nameservers []string) string {
+func resolvConf(nameservers, search []string) string {
 	var b strings.Builder
 	for _, a := range nameservers {
 		fmt.Fprintf(&b, "nameserver %s\n", a)
+	}
+	if len(search) > 0 {
+		fmt.Fprintf(&b, "search %s\n", strings.Join(search, " "))
 	}
 	return b.String()
 }

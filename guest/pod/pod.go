@@ -51,16 +51,17 @@ func (h *Hash) UnmarshalText(text []byte) error {
 
 // Spec is a launch spec.
 type Spec struct {
-	MediaType string   `json:"mediaType"`
-	Image     Image    `json:"image"`
-	Process   Process  `json:"process"`
-	Network   Network  `json:"network"`
-	Ports     []Port   `json:"ports,omitempty"`
-	Mounts    []Mount  `json:"mounts,omitempty"`
-	Scratch   *Scratch `json:"scratch,omitempty"`
-	Access    []Access `json:"access,omitempty"`
-	Secrets   *Secrets `json:"secrets,omitempty"`
-	Console   Console  `json:"console"`
+	MediaType string     `json:"mediaType"`
+	Image     Image      `json:"image"`
+	Process   Process    `json:"process"`
+	Network   Network    `json:"network"`
+	Ports     []Port     `json:"ports,omitempty"`
+	Mounts    []Mount    `json:"mounts,omitempty"`
+	Scratch   *Scratch   `json:"scratch,omitempty"`
+	Resources *Resources `json:"resources,omitempty"`
+	Access    []Access   `json:"access,omitempty"`
+	Secrets   *Secrets   `json:"secrets,omitempty"`
+	Console   Console    `json:"console"`
 }
 
 // Image names the root file system: an EROFS image with a dm-verity tree behind it.
@@ -70,6 +71,8 @@ type Image struct {
 	// Digest is the OCI image manifest's digest, "sha256:…".
 	Digest string `json:"digest"`
 	Verity Verity `json:"verity"`
+	// ReadOnly makes the root file system one that the workload cannot write to.
+	ReadOnly bool `json:"readOnly,omitempty"`
 }
 
 // Verity holds the parameters of the dm-verity target that the guest sets up:
@@ -89,6 +92,12 @@ type Process struct {
 	User         string   `json:"user"`       // user[:group], names or numbers, as in OCI's config.User; empty is root
 	Capabilities []string `json:"capabilities"`
 	StopSignal   string   `json:"stopSignal"` // SIGTERM and so on
+
+	Groups          []string `json:"groups,omitempty"`          // supplementary ones, names or numbers, beside those of the user
+	NoNewPrivileges bool     `json:"noNewPrivileges,omitempty"` // set-uid programs and file capabilities give nothing
+	Seccomp         Seccomp  `json:"seccomp,omitempty"`
+	Rlimits         []Rlimit `json:"rlimits,omitempty"`
+	StopTimeout     uint32   `json:"stopTimeout,omitempty"` // seconds from the stop signal to SIGKILL; 0 is 10
 }
 
 // Network is the guest's one interface, eth0.
@@ -97,6 +106,8 @@ type Network struct {
 	Addresses   []netip.Prefix `json:"addresses,omitempty"`
 	Gateways    []netip.Addr   `json:"gateways,omitempty"`
 	Nameservers []netip.Addr   `json:"nameservers,omitempty"`
+	Search      []string       `json:"search,omitempty"` // domains, for /etc/resolv.conf
+	Hosts       []Host         `json:"hosts,omitempty"`  // for /etc/hosts
 }
 
 // Port is a port on which the workload serves.
@@ -213,7 +224,8 @@ func Digest(data []byte) Hash {
 
 var (
 	digestRE   = lazyre.New(`^sha256:[0-9a-f]{64}$`)
-	hostnameRE = lazyre.New(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`) // of at most 63
+	hostnameRE = lazyre.New(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)             // of at most 63
+	labelRE    = lazyre.New(`^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?$`) // of at most 63
 	signalRE   = lazyre.New(`^SIG[A-Z0-9+]{1,12}$`)
 )
 
@@ -307,6 +319,8 @@ func (s Spec) Check() error {
 		}
 	}
 	s.checkMounts(bad)
+	p.checkLimits(bad)
+	s.checkResources(bad)
 	s.checkAccess(bad)
 	s.checkSecrets(bad)
 	if s.Console != ConsoleNone && s.Console != ConsoleOutput {

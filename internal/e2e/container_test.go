@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"strconv"
 	"testing"
 	"time"
 
@@ -103,5 +104,45 @@ func hello(t *testing.T, address string) string {
 		if err == nil || time.Now().After(deadline) {
 			return line
 		}
+	}
+}
+
+// Bounds are the spec's, or docker's where it says nothing.
+func TestContainerIsBounded(t *testing.T) {
+	bounds := func(options ...string) map[string]any {
+		t.Helper()
+		r := boot(t, summon(t, append(options, output...), "bounds"))
+		r.want(t, 0)
+		var got map[string]any
+		if err := json.Unmarshal([]byte(r.stdout), &got); err != nil {
+			t.Fatalf("%v in %q", err, r.stdout)
+		}
+		return got
+	}
+	plain := bounds()
+	memory := plain["Cgroup"].(map[string]any)["memory.max"]
+	if n, err := strconv.ParseUint(memory.(string), 10, 64); err != nil || n < 1<<30 || n > 2<<30 {
+		t.Errorf("memory.max is %v of a guest with 2 GiB", memory)
+	}
+	want := map[string]any{
+		"Seccomp": "2", "NoNewPrivs": "0", "Groups": []any{0.0}, "Files": 524288.0,
+		"Cgroup": map[string]any{"pids.max": "16384", "memory.max": memory, "cpu.max": "max 100000"},
+		"Hosts":  "10.0.2.15\tcradle", "Resolv": "nameserver 10.0.2.3",
+		"Root": true, "Tmp": true, "Unshare": "operation not permitted",
+	}
+	if diff := cmp.Diff(want, plain); diff != "" {
+		t.Errorf("by default (-want +got):\n%s", diff)
+	}
+	want = map[string]any{
+		"Seccomp": "0", "NoNewPrivs": "1", "Groups": []any{0.0, 7.0, 1002.0}, "Files": 128.0,
+		"Cgroup": map[string]any{"pids.max": "100", "memory.max": "67108864", "cpu.max": "50000 100000"},
+		"Hosts":  "192.0.2.7\tdb", "Resolv": "search example.org",
+		"Root": false, "Tmp": true, "Unshare": "operation not permitted", // for want of CAP_SYS_ADMIN
+	}
+	got := bounds("--security-opt", "no-new-privileges", "--security-opt", "seccomp=unconfined", "--group-add", "7,extra",
+		"--ulimit", "nofile=64:128", "--pids-limit", "100", "--container-memory", "64m", "--cpus", "0.5", "--add-host", "db:192.0.2.7",
+		"--dns-search", "example.org", "--read-only", "--mount", "type=tmpfs,target=/tmp")
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("as asked (-want +got):\n%s", diff)
 	}
 }

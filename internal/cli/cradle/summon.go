@@ -59,6 +59,7 @@ type summonFlags struct {
 	cpu                    string
 	id                     idFlags
 	storage                storageFlags
+	process                processFlags
 	owner                  ownerFlags
 	cache                  cacheFlags
 	network                networkFlags
@@ -112,6 +113,7 @@ place of the image's command, as with docker run.`,
 	flags.StringVar(&f.agent, "agent", defaults.Agent.String(), "address on this machine that leads to the agent; port 0 is any free one")
 	flags.StringVar(&f.stack, "stack", "", "folder of the boot stack (default $KATTEST_STACK, else kattest/stack in the user's data folder)")
 	f.storage.add(flags)
+	f.process.add(flags)
 	f.owner.add(flags)
 	f.cache.add(flags)
 	f.network.add(flags)
@@ -307,7 +309,7 @@ func (f summonFlags) spec(img *image.Image, o image.Overrides, config *vm.Config
 		Ports:     image.SortPorts(ports),
 		Console:   pod.Console(f.console),
 	}
-	if err := errors.Join(f.storage.apply(&spec, config), f.owner.apply(&spec), f.network.apply(&spec, config)); err != nil {
+	if err := errors.Join(f.network.apply(&spec, config), f.process.apply(&spec), f.storage.apply(&spec, config), f.owner.apply(&spec)); err != nil {
 		return pod.Spec{}, err
 	}
 	// The rest is checked before the image's bytes are fetched.

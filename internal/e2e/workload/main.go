@@ -55,6 +55,8 @@ func do(args []string) error {
 		return flood()
 	case "serve":
 		return serve(args[0])
+	case "bounds":
+		return bounds()
 	case "told":
 		return told(args[0], args[1], args[2])
 	case "store":
@@ -205,6 +207,60 @@ func flood() error {
 
 // serve answers every connection with a line until it is told to stop, and
 // then exits with status 7.
+// Bounds are what the process is bounded by.
+type Bounds struct {
+	Seccomp, NoNewPrivs string // of /proc/self/status
+	Groups              []int
+	Files               uint64            // RLIMIT_NOFILE, the hard one: the runtime raises the other
+	Cgroup              map[string]string // files of /sys/fs/cgroup
+	Hosts, Resolv       string            // the last lines of the two files
+	Root, Tmp           bool              // whether they take a file
+	Unshare             string            // what a new namespace fails with
+}
+
+func bounds() error {
+	b := Bounds{Cgroup: map[string]string{}}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(status)) {
+		switch name, value, _ := strings.Cut(line, ":"); name {
+		case "Seccomp":
+			b.Seccomp = strings.TrimSpace(value)
+		case "NoNewPrivs":
+			b.NoNewPrivs = strings.TrimSpace(value)
+		}
+	}
+	if b.Groups, err = os.Getgroups(); err != nil {
+		return err
+	}
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	b.Files = limit.Max
+	for _, name := range []string{"pids.max", "memory.max", "cpu.max"} {
+		data, err := os.ReadFile("/sys/fs/cgroup/" + name)
+		if err != nil {
+			return err
+		}
+		b.Cgroup[name] = strings.TrimSpace(string(data))
+	}
+	for name, to := range map[string]*string{"/etc/hosts": &b.Hosts, "/etc/resolv.conf": &b.Resolv} {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		all := strings.Split(strings.TrimSpace(string(data)), "\n")
+		*to = all[len(all)-1]
+	}
+	b.Root = os.WriteFile("/made-here", nil, 0o600) == nil
+	b.Tmp = os.WriteFile("/tmp/made-here", nil, 0o600) == nil
+	b.Unshare = fmt.Sprint(syscall.Unshare(syscall.CLONE_NEWUTS))
+	return json.NewEncoder(os.Stdout).Encode(b)
+}
+
 // told proves that it knows a file and a variable, by their SHA-256, and serves.
 func told(file, variable, address string) error {
 	b, err := os.ReadFile(file)
