@@ -205,9 +205,6 @@ func flood() error {
 	return nil
 }
 
-// serve answers every connection with a line until it is told to stop, and
-// then exits with status 7.
-// Bounds are what the process is bounded by.
 type Bounds struct {
 	Seccomp, NoNewPrivs string // of /proc/self/status
 	Groups              []int
@@ -278,6 +275,9 @@ func told(file, variable, address string) error {
 	return serve(address)
 }
 
+// serve answers every connection with a line until it is told to stop, and
+// then exits with status 7.
+// Bounds are what the process is bounded by.
 func serve(address string) error {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
