@@ -55,12 +55,17 @@ const DefaultCBitPos = 51
 // Want is what a launch of v asks of its host. An empty sevDevice is
 // doctor.DefaultSEVDevice.
 func Want(v *vm.VM, sevDevice string) doctor.Want {
-	return doctor.Want{
+	w := doctor.Want{
 		CPU:       v.Config.CPU,
 		MemoryMiB: v.Config.MemoryMiB,
 		Firmware:  v.StackFile(stack.Firmware),
 		SEVDevice: sevDevice,
+		VSock:     v.Config.VsockCID != 0,
 	}
+	if v.Config.Bridge != nil {
+		w.Bridge = v.Config.Bridge.Name
+	}
+	return w
 }
 
 // CheckSNP reports everything that the host lacks, as one error that wraps

@@ -99,11 +99,12 @@ func TestUpReach(t *testing.T) {
   web: {image: IMAGE, command: ["serve", ":8080"], ports: ["127.0.0.1:%d:8080"]}
   near: {image: IMAGE, command: ["fetch", "10.0.2.2:%d"], depends_on: [web], x-cradle-snp: {console: output}}
   closed: {image: IMAGE, command: ["fetch", "10.0.2.2:%d"], depends_on: [web], x-cradle-snp: {console: output}}
+  hosts: {image: IMAGE, command: ["fetch", "db:%d"], extra_hosts: ["db:10.0.2.2"], depends_on: [web], x-cradle-snp: {console: output}}
   named: {image: IMAGE, command: ["fetch", "web:8080"], depends_on: [web], x-cradle-snp: {console: output}}
 `
-	file := composeFile(t, fmt.Sprintf(text, port, port, freePort(t)))
+	file := composeFile(t, fmt.Sprintf(text, port, port, freePort(t), port))
 	cradle(t, upArgs("-d", file)...).want(t, 0)
-	for guest, status := range map[string]string{"shop-near": "exited 0", "shop-closed": "exited 1", "shop-named": "exited 1"} {
+	for guest, status := range map[string]string{"shop-near": "exited 0", "shop-hosts": "exited 0", "shop-closed": "exited 1", "shop-named": "exited 1"} {
 		eventually(t, guest, func() bool {
 			r := cradle(t, "inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", guest)
 			return strings.TrimSpace(r.stdout) == status

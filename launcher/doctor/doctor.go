@@ -97,6 +97,8 @@ type Want struct {
 	MemoryMiB int    `json:"memoryMiB"`           // the guest's memory
 	Firmware  string `json:"firmware"`            // the firmware's file
 	SEVDevice string `json:"sevDevice,omitempty"` // empty is DefaultSEVDevice
+	Bridge    string `json:"bridge,omitempty"`    // the host's bridge; empty is QEMU's own network
+	VSock     bool   `json:"vsock,omitempty"`     // the guest is reached by vsock, too
 }
 
 // DefaultSEVDevice leads to the secure processor.
@@ -170,6 +172,7 @@ func rows() []row {
 		{"firmware.kernel-hashes", exam.kernelHashes},
 		{"vsock", exam.vsock},
 		{"tun", exam.tun},
+		{"bridge", exam.bridge},
 		{"memlock", exam.memlock},
 	}
 }

@@ -73,9 +73,30 @@ func (e exam) capability(number uint32, judge func(int) (bool, string), fix stri
 }
 
 func (e exam) vsock() finding {
-	return e.device("/dev/vhost-vsock", warn("load it ('modprobe vhost_vsock') for guests that are reached by vsock", ""))
+	return e.wanted("/dev/vhost-vsock", "load it ('modprobe vhost_vsock') for guests that are reached by vsock", e.want.VSock)
 }
 
 func (e exam) tun() finding {
-	return e.device("/dev/net/tun", warn("load it ('modprobe tun') for guests on a bridge; the user network needs none", ""))
+	return e.wanted("/dev/net/tun", "load it ('modprobe tun') for guests on a bridge; the user network needs none", e.want.Bridge != "")
+}
+
+// wanted judges a device that some guests need.
+func (e exam) wanted(device, fix string, needed bool) finding {
+	if needed {
+		return e.device(device, fail(fix, ""))
+	}
+	return e.device(device, warn(fix, ""))
+}
+
+// bridge looks for the guest's bridge, where it has one.
+// Source: Linux 6.12, net/bridge/br_sysfs_br.c.
+func (e exam) bridge() finding {
+	name := e.want.Bridge
+	if name == "" {
+		return pass("none is wanted")
+	}
+	if _, err := e.host.ReadFile("/sys/class/net/" + name + "/bridge/stp_state"); err != nil {
+		return fail(fmt.Sprintf("make it ('ip link add %s type bridge'), and allow it in /etc/qemu/bridge.conf", name), "%s: %v", name, err)
+	}
+	return pass("%s", name)
 }

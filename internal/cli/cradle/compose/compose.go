@@ -94,6 +94,12 @@ func supported(has func(string) bool) []tree.Path {
 		"services.*.platform", "services.*.profiles.**", "services.*.deploy.replicas", "services.*.scale",
 		"services.*.depends_on.*.condition", "services.*.depends_on.*.required", "services.*.attach",
 	}
+	if has("secret") {
+		keys = append(keys, "secrets.*.external", "secrets.*.name")
+		for _, key := range []string{"source", "target", "uid", "gid", "mode"} {
+			keys = append(keys, "services.*.secrets.[]."+key)
+		}
+	}
 	for _, m := range mappings() {
 		if has(m.option) {
 			for _, key := range m.keys {
@@ -180,7 +186,10 @@ func (s *Service) fill(p *types.Project, c types.ServiceConfig, o Options) error
 			}
 		}
 	}
-	extra, err := extension(c, o.Has)
+	if o.Has("secret") {
+		s.Options = append(s.Options, secrets(c, p.Secrets)...)
+	}
+	extra, err := extension(c, p.WorkingDir, o.Has)
 	if err != nil {
 		bad(extensionKey, "%w", err)
 	}

@@ -67,13 +67,20 @@ services:
     healthcheck: {test: "db ping", interval: 5s, retries: 3}
     deploy: {resources: {limits: {cpus: "2", memory: 1G, pids: 50}}}
     platform: linux/amd64
-    x-cradle-snp: {console: output, scratch: 1g, client: [a.pem, b.pem]}
+    x-cradle-snp: {console: output, scratch: 1g, client: [a.pem, /b.pem=ps]}
     depends_on:
       init: {condition: service_completed_successfully}
   init:
     image: registry.example/init
     entrypoint: []
     mem_limit: 300m
+    cpus: 1.5
+    expose: ["9000", "53/udp"]
+    dns: 10.0.0.1
+    secrets:
+      - password
+      - {source: key, target: /etc/key.pem, mode: 0o400, uid: "999"}
+secrets: {password: {external: true}, key: {external: true, name: tls-key}}
 `, Options{Has: all})
 	if err != nil {
 		t.Fatal(err)
@@ -81,7 +88,10 @@ services:
 	want := Project{Name: "shop", Dir: p.Dir, Services: []Service{
 		{
 			Name: "init", Guest: "shop-init", Image: "registry.example/init",
-			Options: []string{"--hostname=init", "--memory=300M", "--entrypoint="},
+			Options: []string{
+				"--hostname=init", "--dns=10.0.0.1", "--expose=9000", "--expose=53/udp", "--memory=300M", "--vcpus=2", "--cpus=1.5",
+				"--secret=password,target=/run/secrets/password", "--secret=tls-key,target=/etc/key.pem,mode=400,uid=999", "--entrypoint=",
+			},
 		},
 		{
 			Name: "db", Guest: "database", Image: filepath.Join(p.Dir, "images/db"),
@@ -92,7 +102,7 @@ services:
 				"--ulimit=nofile=10:20", "--ulimit=nproc=64", "--restart=on-failure:3",
 				"--health-cmd=db ping", "--health-interval=5s", "--health-retries=3",
 				"--pids-limit=50", "--memory=1024M", "--vcpus=2",
-				"--client=a.pem", "--client=b.pem", "--console=output", "--scratch=1g",
+				"--client=" + filepath.Join(p.Dir, "a.pem"), "--client=/b.pem=ps", "--console=output", "--scratch=1g",
 				"--entrypoint=/bin/tini",
 			},
 			Args:      []string{"--", "start", "db"},
@@ -136,7 +146,7 @@ secrets: {s: {file: ./db.env}}
 `, all, []string{
 			"services.a.privileged: not supported", "services.a.build: not supported", "services.a.deploy.mode: not supported",
 			"services.a.deploy.resources.reservations: not supported", "services.a.networks: not supported", "services.a.logging: not supported",
-			"services.a.ports.[].app_protocol: not supported", "networks: not supported", "secrets: not supported",
+			"services.a.ports.[].app_protocol: not supported", "networks: not supported", "secrets.s.file: not supported",
 		}},
 		{"what this summon has no option for", `
 services: {a: {image: a, read_only: true, restart: always, user: "1", ulimits: {nofile: 10}, healthcheck: {test: x}}}
@@ -150,7 +160,6 @@ services:
     image: a
     platform: linux/arm64
     scale: 2
-    cpus: 1.5
     tmpfs: "/x:noexec"
     stop_grace_period: 1500ms
     healthcheck: {test: [CMD, x]}
@@ -162,7 +171,7 @@ services:
   d: {image: d, container_name: same}
 volumes: {data: {}}
 `, all, []string{
-			`services.a.platform: "linux/arm64": guests are linux/amd64`, "services.a.scale: 2", "services.a.cpus: 1.5: a guest has whole vCPUs",
+			`services.a.platform: "linux/arm64": guests are linux/amd64`, "services.a.scale: 2",
 			`services.a.tmpfs[0]: "/x:noexec": option "noexec"`, "services.a.stop_grace_period: 1.5s: whole seconds",
 			`services.a.healthcheck.test: "CMD"`, `services.a.ports[0].published: "8000-8001"`,
 			`services.a.depends_on.b.condition: "service_healthy": the host does not know`, "services.a.x-cradle-snp: env: a value or a list",

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,6 +43,8 @@ func mappings() []mapping {
 		{[]string{"volumes.[].target", "volumes.[].type", "volumes.[].source", "volumes.[].bind.**", "volumes.[].volume.**", "volumes.[].read_only", "volumes.[].tmpfs.size", "volumes.[].tmpfs.mode"}, "mount", volumes},
 		{[]string{"ulimits.**"}, "ulimit", ulimits},
 		{[]string{"extra_hosts.**"}, "add-host", func(c types.ServiceConfig) ([]string, error) { return c.ExtraHosts.AsList(":"), nil }},
+		{[]string{"dns.**"}, "dns", func(c types.ServiceConfig) ([]string, error) { return c.DNS, nil }},
+		{[]string{"expose.**"}, "expose", func(c types.ServiceConfig) ([]string, error) { return c.Expose, nil }},
 		{[]string{"dns_search.**"}, "dns-search", func(c types.ServiceConfig) ([]string, error) { return c.DNSSearch, nil }},
 		{[]string{"restart"}, "restart", one(func(c types.ServiceConfig) string { return c.Restart })},
 		{[]string{"healthcheck.test.**", "healthcheck.disable"}, "health-cmd", healthCommand},
@@ -52,6 +55,7 @@ func mappings() []mapping {
 		{[]string{"pids_limit", "deploy.resources.limits.pids"}, "pids-limit", pidsLimit},
 		{[]string{"mem_limit", "deploy.resources.limits.memory"}, "memory", memory},
 		{[]string{"cpus", "deploy.resources.limits.cpus"}, "vcpus", vcpus},
+		{[]string{"cpus"}, "cpus", quota},
 	}
 }
 
@@ -267,24 +271,34 @@ func memory(c types.ServiceConfig) ([]string, error) {
 	return []string{fmt.Sprintf("%dM", (int64(n)+1<<20-1)>>20)}, nil
 }
 
-// vcpus enters the measurement: a part of a processor is no number of them.
-func vcpus(c types.ServiceConfig) ([]string, error) {
+func processors(c types.ServiceConfig) float64 {
 	limit := limits(c).NanoCPUs
-	n := cmp.Or(c.CPUS, limit.Value())
-	if n == 0 {
-		return nil, nil
+	return float64(cmp.Or(c.CPUS, limit.Value()))
+}
+
+// vcpus are whole ones, and enter the measurement.
+func vcpus(c types.ServiceConfig) ([]string, error) {
+	if n := processors(c); n != 0 {
+		return []string{strconv.Itoa(int(math.Ceil(n)))}, nil
 	}
-	if float64(n) != math.Trunc(float64(n)) {
-		return nil, fmt.Errorf("%v: a guest has whole vCPUs, whose number is measured", n)
+	return nil, nil
+}
+
+// quota is for a part of a processor.
+func quota(c types.ServiceConfig) ([]string, error) {
+	if n := processors(c); n != math.Trunc(n) {
+		return []string{strconv.FormatFloat(n, 'g', -1, 32)}, nil
 	}
-	return []string{strconv.Itoa(int(n))}, nil
+	return nil, nil
 }
 
 // extensionKey holds options of summon that compose has no key for: a value, or a
 // list of values, for each.
 const extensionKey = "x-cradle-snp"
 
-func extension(c types.ServiceConfig, has func(string) bool) ([]string, error) {
+// Files are named from the compose file's folder on, as everywhere in it.
+func extension(c types.ServiceConfig, dir string, has func(string) bool) ([]string, error) {
+	fileOptions := []string{"client", "env-file", "id-auth", "id-block", "owner", "stack"}
 	value, there := c.Extensions[extensionKey]
 	if !there {
 		return nil, nil
@@ -305,11 +319,40 @@ func extension(c types.ServiceConfig, has func(string) bool) ([]string, error) {
 		for _, v := range values {
 			switch v.(type) {
 			case string, int, int64, uint64, float64, bool:
-				options = append(options, fmt.Sprintf("--%s=%v", name, v))
+				text := fmt.Sprint(v)
+				if slices.Contains(fileOptions, name) && !filepath.IsAbs(text) {
+					text = filepath.Join(dir, text)
+				}
+				options = append(options, "--"+name+"="+text)
 			default:
 				return nil, fmt.Errorf("%s: a value or a list of values is wanted", name)
 			}
 		}
 	}
 	return options, nil
+}
+
+// secrets are what an owner hands over: compose calls them external.
+func secrets(c types.ServiceConfig, all types.Secrets) []string {
+	var options []string
+	for _, s := range c.Secrets {
+		name := cmp.Or(all[s.Source].Name, s.Source)
+		option := name
+		target := cmp.Or(s.Target, s.Source)
+		if !filepath.IsAbs(target) {
+			target = "/run/secrets/" + target
+		}
+		option += ",target=" + target
+		if s.Mode != nil {
+			option += ",mode=" + strconv.FormatUint(uint64(*s.Mode), 8)
+		}
+		if s.UID != "" {
+			option += ",uid=" + s.UID
+		}
+		if s.GID != "" {
+			option += ",gid=" + s.GID
+		}
+		options = append(options, "--secret="+option)
+	}
+	return options
 }
