@@ -36,7 +36,7 @@ func locked(t *testing.T) []string {
 		t.Fatal(err)
 	}
 	f := &fetch.Fetcher{Cache: filepath.Join(cache, "kattest")}
-	debs, err := f.GetAll(t.Context(), l.Set(setName))
+	debs, err := f.GetAll(t.Context(), l.Set(recipe.Name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func newContainer(t *testing.T) *container {
 	}
 	var log strings.Builder
 	f := &fetch.Fetcher{Cache: filepath.Join(cache, "kattest"), Offline: true}
-	if _, err := makeImage(t.Context(), f, out, &log); err != nil {
+	if _, err := recipe.Make(t.Context(), f, out, &log); err != nil {
 		t.Fatal(err)
 	}
 	index, err := layout.ImageIndexFromPath(out)

@@ -1,4 +1,4 @@
-package main
+package debimage
 
 import (
 	"archive/tar"
@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// tree is a file system in memory, by path.
-type tree struct {
+// Tree is a file system in memory, by path.
+type Tree struct {
 	mu      sync.Mutex
 	entries map[string]entry
 	newest  time.Time // of all files that were put
@@ -25,11 +25,11 @@ type entry struct {
 	data []byte
 }
 
-func newTree() *tree { return &tree{entries: map[string]entry{}} }
+func newTree() *Tree { return &Tree{entries: map[string]entry{}} }
 
 // put takes an entry of a package. The result does not depend on the order of
 // the packages: a folder may be in several, anything else in one.
-func (t *tree) put(hdr *tar.Header, r io.Reader) error {
+func (t *Tree) put(hdr *tar.Header, r io.Reader) error {
 	data, err := io.ReadAll(r)
 	if err != nil {
 		return err
@@ -59,20 +59,53 @@ func (t *tree) put(hdr *tar.Header, r io.Reader) error {
 	return nil
 }
 
-func (t *tree) folder(name string, mode int64, owner int) {
+// Folder adds a folder, with the folders above it.
+func (t *Tree) Folder(name string, mode int64, owner int) {
 	t.add(entry{hdr: tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: mode, Uid: owner, Gid: owner}})
 }
 
-func (t *tree) file(name string, mode int64, data []byte) {
+// File adds a file that belongs to root.
+func (t *Tree) File(name string, mode int64, data []byte) {
 	t.add(entry{tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: int64(len(data))}, data})
 }
 
-func (t *tree) link(name, target string) {
+// Link adds a symbolic link.
+func (t *Tree) Link(name, target string) {
 	t.add(entry{hdr: tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777}})
 }
 
+// HardLink adds another name for a file of the tree.
+func (t *Tree) HardLink(name, target string) {
+	t.add(entry{hdr: tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: target, Mode: 0o755}})
+}
+
+// Remove takes files and folders out, with what is in them.
+func (t *Tree) Remove(names ...string) {
+	for _, name := range names {
+		maps.DeleteFunc(t.entries, func(at string, _ entry) bool { return at == name || strings.HasPrefix(at, name+"/") })
+	}
+}
+
+// Account is a user and a group of the same name and number.
+type Account struct {
+	Name string
+	ID   int
+	Home string
+}
+
+// Accounts writes the image's users and groups: root, nobody, and these.
+func (t *Tree) Accounts(accounts ...Account) {
+	passwd, group := "root:x:0:0:root:/root:/bin/sh\n", "root:x:0:\n"
+	for _, a := range accounts {
+		passwd += fmt.Sprintf("%s:x:%d:%d::%s:/usr/sbin/nologin\n", a.Name, a.ID, a.ID, a.Home)
+		group += fmt.Sprintf("%s:x:%d:\n", a.Name, a.ID)
+	}
+	t.File("etc/passwd", 0o644, []byte(passwd+"nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"))
+	t.File("etc/group", 0o644, []byte(group+"nogroup:x:65534:\n"))
+}
+
 // add sets an entry of our own, with the folders above it.
-func (t *tree) add(e entry) {
+func (t *Tree) add(e entry) {
 	e.hdr.ModTime = t.newest
 	t.entries[e.hdr.Name] = e
 	for dir := path.Dir(e.hdr.Name); dir != "."; dir = path.Dir(dir) {
@@ -84,7 +117,7 @@ func (t *tree) add(e entry) {
 
 // encode returns the tree as a tar file: folders before what is in them, hard
 // links after their targets, sorted by name otherwise.
-func (t *tree) encode() ([]byte, error) {
+func (t *Tree) encode() ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	names := slices.SortedFunc(maps.Keys(t.entries), func(a, b string) int {
