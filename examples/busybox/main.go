@@ -34,8 +34,9 @@ func newImage(ctx context.Context, debs []string) (v1.Image, error) {
 		return nil, err
 	}
 	for _, applet := range applets {
-		t.HardLink("bin/"+applet, "bin/busybox")
+		t.HardLink("usr/bin/"+applet, "usr/bin/busybox")
 	}
+	t.MergeUsr()
 	t.Accounts()
 	t.File("srv/www/index.html", 0o644, page)
 	return t.Image("examples/busybox", v1.Config{

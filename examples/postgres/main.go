@@ -36,7 +36,8 @@ func newImage(ctx context.Context, debs []string) (v1.Image, error) {
 	t.Remove("usr/lib/postgresql/15/lib/bitcode", "usr/lib/postgresql/15/lib/llvmjit.so") // without LLVM
 	t.MergeUsr()
 	t.Accounts(debimage.Account{Name: "postgres", ID: postgresID, Home: "/var/lib/postgresql"})
-	t.Link("bin/sh", "dash")
+	t.Link("usr/bin/sh", "dash")
+	t.Link("var/run", "../run")
 	t.Folder("run/postgresql", 0o2775, postgresID)
 	t.Folder("var/lib/postgresql/data", 0o700, postgresID)
 	t.File("usr/local/bin/docker-entrypoint.sh", 0o755, entrypoint)

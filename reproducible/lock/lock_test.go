@@ -165,6 +165,11 @@ func TestShipped(t *testing.T) {
 	for file, names := range map[string][]string{
 		"../lock.json":                            {"build-root", "firmware", "firmware-root", "go", "kernel-source"},
 		"../../examples/mariadb/lock.json":        {"mariadb"},
+		"../../examples/busybox/lock.json":        {"busybox"},
+		"../../examples/nginx/lock.json":          {"nginx"},
+		"../../examples/postgres/lock.json":       {"postgres"},
+		"../../examples/redis/lock.json":          {"redis"},
+		"../../examples/static/lock.json":         {"static"},
 		"../../launcher/image/testdata/lock.json": {"peers"},
 	} {
 		l, err := lock.Load(file)
