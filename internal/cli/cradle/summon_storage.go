@@ -16,6 +16,8 @@ import (
 // storageFlags are summon's options for what the container writes to.
 type storageFlags struct {
 	mounts  []string
+	tmpfs   []string
+	shmSize string
 	scratch string
 }
 
@@ -24,6 +26,8 @@ func (f *storageFlags) add(flags *pflag.FlagSet) {
 type=volume,source=NAME,target=PATH,size=SIZE,key=SECRET[,file=FILE][,readonly]
 type=nfs,source=ADDRESS:/PATH,target=PATH[,readonly] (neither secret nor authentic)
 type=tmpfs,target=PATH[,tmpfs-size=SIZE][,tmpfs-mode=MODE][,readonly]`)
+	flags.StringArrayVar(&f.tmpfs, "tmpfs", nil, "mount a tmpfs: PATH[:OPTION,...] with size=SIZE, mode=MODE, ro")
+	flags.StringVar(&f.shmSize, "shm-size", "", "size of /dev/shm (default 64m)")
 	flags.StringVar(&f.scratch, "scratch", "", "keep the container's writable layer on an encrypted disk of SIZE in place of memory")
 }
 
@@ -40,6 +44,21 @@ func (f storageFlags) apply(spec *pod.Spec, config *vm.Config) error {
 		if m.Type == pod.MountVolume {
 			config.Volumes = append(config.Volumes, vm.Volume{Name: m.Name, File: file})
 		}
+	}
+	for _, text := range f.tmpfs {
+		m, err := parseTmpfs(text)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("--tmpfs %q: %w", text, err))
+			continue
+		}
+		spec.Mounts = append(spec.Mounts, m)
+	}
+	if f.shmSize != "" {
+		size, err := parseSize(f.shmSize)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("--shm-size: %w", err))
+		}
+		spec.Mounts = append(spec.Mounts, pod.Mount{Type: pod.MountTmpfs, Target: "/dev/shm", Size: size})
 	}
 	if f.scratch != "" {
 		size, err := parseSize(f.scratch)
@@ -81,10 +100,8 @@ func parseMount(text string) (m pod.Mount, file string, err error) {
 				return pod.Mount{}, "", err
 			}
 		case "mode":
-			if mode, err := strconv.ParseUint(value, 8, 12); err != nil {
-				return pod.Mount{}, "", fmt.Errorf("tmpfs-mode: %q is not an octal number up to 7777", value)
-			} else {
-				m.Mode = fmt.Sprintf("%04o", mode)
+			if m.Mode, err = parseMode(value); err != nil {
+				return pod.Mount{}, "", err
 			}
 		case "key":
 			m.Key = value
@@ -115,6 +132,40 @@ func parseMount(text string) (m pod.Mount, file string, err error) {
 		return pod.Mount{}, "", errors.New("file is a volume's")
 	}
 	return m, file, nil
+}
+
+// parseTmpfs reads PATH[:OPTION,...] as docker does.
+func parseTmpfs(text string) (pod.Mount, error) {
+	target, options, _ := strings.Cut(text, ":")
+	m := pod.Mount{Type: pod.MountTmpfs, Target: target}
+	for option := range strings.SplitSeq(options, ",") {
+		key, value, _ := strings.Cut(option, "=")
+		var err error
+		switch key {
+		case "", "rw", "nosuid", "nodev", "noexec": // as it is in any case
+		case "ro":
+			m.ReadOnly = true
+		case "size":
+			m.Size, err = parseSize(value)
+		case "mode":
+			m.Mode, err = parseMode(value)
+		default:
+			err = fmt.Errorf("option %q is none of size, mode, ro, rw, nosuid, nodev, noexec", option)
+		}
+		if err != nil {
+			return pod.Mount{}, err
+		}
+	}
+	return m, nil
+}
+
+// parseMode reads a mode as octal digits, as many as there are.
+func parseMode(s string) (string, error) {
+	mode, err := strconv.ParseUint(s, 8, 12)
+	if err != nil {
+		return "", fmt.Errorf("mode: %q is not an octal number up to 7777", s)
+	}
+	return fmt.Sprintf("%04o", mode), nil
 }
 
 // mountKey is the one name that a key of --mount has here.

@@ -40,8 +40,8 @@ func TestParseMount(t *testing.T) {
 		"type=tmpfs,size=0":                 `"0" is not a size`,
 		"type=tmpfs,size=9t":                `"9t" is not a size`,
 		"type=tmpfs,size=1x":                `"1x" is not a size`,
-		"type=tmpfs,tmpfs-mode=8":           `tmpfs-mode: "8" is not an octal number`,
-		"type=tmpfs,tmpfs-mode=10000":       `tmpfs-mode: "10000"`,
+		"type=tmpfs,tmpfs-mode=8":           `mode: "8" is not an octal number`,
+		"type=tmpfs,tmpfs-mode=10000":       `mode: "10000"`,
 		"type=tmpfs,ro=perhaps":             `readonly: "perhaps"`,
 		"type=tmpfs,source=x":               "source means nothing for a tmpfs",
 		"type=bind,source=/srv,target=/srv": "a guest sees no folder of the host's",
@@ -50,6 +50,29 @@ func TestParseMount(t *testing.T) {
 	} {
 		if got, file, err := parseMount(in); err == nil || !strings.Contains(err.Error(), want) || got != (pod.Mount{}) || file != "" {
 			t.Errorf("%q: %+v, %q, %v, want an error with %q", in, got, file, err, want)
+		}
+	}
+}
+
+func TestParseTmpfs(t *testing.T) {
+	for in, want := range map[string]pod.Mount{
+		"/run":                           {Type: "tmpfs", Target: "/run"},
+		"/run:":                          {Type: "tmpfs", Target: "/run"},
+		"/run:rw,noexec,nosuid,size=64k": {Type: "tmpfs", Target: "/run", Size: 64 << 10},
+		"/run:size=1g,mode=700,nodev,ro": {Type: "tmpfs", Target: "/run", Size: 1 << 30, Mode: "0700", ReadOnly: true},
+	} {
+		if got, err := parseTmpfs(in); err != nil || got != want {
+			t.Errorf("%q: %+v, %v, want %+v", in, got, err, want)
+		}
+	}
+	for in, want := range map[string]string{
+		"/run:exec":     `option "exec" is none of`,
+		"/run:uid=1000": `option "uid=1000" is none of`,
+		"/run:size=":    `"" is not a size`,
+		"/run:mode=9":   `mode: "9" is not an octal number`,
+	} {
+		if got, err := parseTmpfs(in); err == nil || !strings.Contains(err.Error(), want) || got != (pod.Mount{}) {
+			t.Errorf("%q: %+v, %v, want an error with %q", in, got, err, want)
 		}
 	}
 }
