@@ -46,8 +46,9 @@ type End struct {
 	MediaType string    `json:"mediaType"`
 	Began     time.Time `json:"began"`
 	Ended     time.Time `json:"ended"`
-	Exit      int       `json:"exit"`            // the container's exit status, without an error
-	Error     string    `json:"error,omitempty"` // why it did not come to an exit status
+	Exit      int       `json:"exit"`              // the container's exit status, without an error
+	Error     string    `json:"error,omitempty"`   // why it did not come to an exit status
+	Stopped   bool      `json:"stopped,omitempty"` // with an error: someone ended the guest
 }
 
 // folder is the VM's folder while one launcher has it to itself.

@@ -133,7 +133,7 @@ func (h Host) Run(ctx context.Context, v *vm.VM, o Options) (exit int, err error
 func endOf(began time.Time, exit int, err error) End {
 	e := End{MediaType: EndMediaType, Began: began.UTC(), Ended: time.Now().UTC(), Exit: exit}
 	if err != nil {
-		e.Error = err.Error()
+		e.Error, e.Stopped = err.Error(), errors.Is(err, ErrStopped)
 	}
 	return e
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -182,6 +184,49 @@ func TestKilledLauncher(t *testing.T) {
 	cradle(t, "rm", "-f", dir).want(t, 0, dir)
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the folder is left: %v", err)
+	}
+}
+
+// TestEndings: however a guest ends, its folder is at rest afterwards, and says
+// how it ended.
+func TestEndings(t *testing.T) {
+	dir := summon(t, nil, "serve", ":8080")
+	atRest, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		end    func(launcher.State)
+		status string
+	}{
+		"QEMU is killed": {func(s launcher.State) { _ = syscall.Kill(s.PID, syscall.SIGKILL) }, "Failed "},
+		"kill":           {func(launcher.State) { cradle(t, "kill", dir).want(t, 0) }, "Killed "},
+		"kill, stop and a signal at once": {func(s launcher.State) {
+			var all sync.WaitGroup
+			for _, command := range []string{"kill", "stop"} {
+				all.Go(func() { _ = cradle(t, command, dir) }) // the second may come too late
+			}
+			_ = syscall.Kill(s.Launcher, syscall.SIGTERM)
+			all.Wait()
+		}, "ed "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			detach(t, dir)
+			state := stateOf(t, dir)
+			tt.end(state)
+			eventually(t, "the end", func() bool { return !alive(state.PID) && !alive(state.Launcher) })
+			cradle(t, "ps", "-a").want(t, 0, tt.status)
+			left, err := os.ReadDir(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range left {
+				known := slices.ContainsFunc(atRest, func(a os.DirEntry) bool { return a.Name() == e.Name() })
+				if !known && e.Name() != launcher.EndFile && e.Name() != launcher.ConsoleFile {
+					t.Errorf("%s is left", e.Name())
+				}
+			}
+		})
 	}
 }
 

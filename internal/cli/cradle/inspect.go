@@ -52,7 +52,8 @@ type inspectedState struct {
 	ExitCode   int       `json:"exitCode"`
 	Error      string    `json:"error,omitempty"`
 
-	phase launcher.Phase
+	phase   launcher.Phase
+	stopped bool
 }
 
 func newInspect() *cobra.Command {
@@ -141,7 +142,7 @@ func inspectVM(e launcher.Entry) (inspected, error) {
 		i.State.StartedAt = s.State.Started
 	case s.Phase == launcher.Exited:
 		i.State.StartedAt, i.State.FinishedAt = s.End.Began, s.End.Ended
-		i.State.ExitCode, i.State.Error = s.End.Exit, s.End.Error
+		i.State.ExitCode, i.State.Error, i.State.stopped = s.End.Exit, s.End.Error, s.End.Stopped
 	case s.Phase == launcher.Dead:
 		i.State.StartedAt, i.State.Error = s.State.Began, "its launcher was killed"
 	}

@@ -108,7 +108,10 @@ func (s inspectedState) sentence(now time.Time) string {
 	case launcher.Starting:
 		return "Starting"
 	case launcher.Exited:
-		if s.Error != "" {
+		switch {
+		case s.stopped:
+			return "Killed " + ago(s.FinishedAt, now)
+		case s.Error != "":
 			return "Failed " + ago(s.FinishedAt, now)
 		}
 		return fmt.Sprintf("Exited (%d) %s", s.ExitCode, ago(s.FinishedAt, now))

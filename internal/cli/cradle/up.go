@@ -374,6 +374,8 @@ func (p *project) ended(w io.Writer, s compose.Service) error {
 	switch {
 	case err != nil:
 		return err
+	case status.Phase == launcher.Exited && status.End.Stopped:
+		fmt.Fprintf(w, "%s: killed\n", s.Guest)
 	case status.Phase == launcher.Exited && status.End.Error != "":
 		return errors.New(status.End.Error)
 	case status.Phase == launcher.Exited:

@@ -29,6 +29,7 @@ func TestSentence(t *testing.T) {
 		"Up 0 seconds":            {phase: launcher.Running, StartedAt: now.Add(time.Hour)}, // a clock that was set back
 		"Starting":                {phase: launcher.Starting},
 		"Exited (137) 2 days ago": {phase: launcher.Exited, ExitCode: 137, FinishedAt: now.Add(-71 * time.Hour)},
+		"Killed 2 minutes ago":    {phase: launcher.Exited, Error: "stopped", stopped: true, FinishedAt: now.Add(-2 * time.Minute)},
 		"Failed 119 seconds ago":  {phase: launcher.Exited, Error: "no", FinishedAt: now.Add(-119 * time.Second)},
 		"Dead":                    {phase: launcher.Dead},
 		"Created":                 {phase: launcher.Created},
