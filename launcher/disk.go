@@ -51,6 +51,7 @@ func (d Disk) options() []option {
 	return []option{
 		{"-blockdev", blockdev},
 		{"-blockdev", raw},
-		{"-device", virtio(fmt.Sprintf("virtio-blk-pci,drive=%s,serial=%s", d.Serial, d.Serial))},
+		// Where the host's disk is full, QEMU would stop the guest until it is not.
+		{"-device", virtio(fmt.Sprintf("virtio-blk-pci,drive=%s,serial=%s,werror=report,rerror=report", d.Serial, d.Serial))},
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -114,6 +115,30 @@ func TestScratch(t *testing.T) {
 func TestNoScratch(t *testing.T) {
 	dir := summon(t, []string{"--memory", "256M", "-p", ":8080", "--console", "output"}, "store", ":8080", "/tmp/big", "200")
 	boot(t, dir).want(t, 1, "no space left on device")
+}
+
+// Where the host's disk is full, the workload is told so, and goes on; its twin
+// is TestScratch, which writes as much.
+func TestScratchOnFullDisk(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("root alone makes a disk that is soon full")
+	}
+	small := t.TempDir()
+	if err := syscall.Mount("small", small, "tmpfs", 0, "size=64m"); err != nil {
+		t.Skipf("no file system can be mounted here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(small, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	made := summon(t, []string{"--scratch", "512m", "--memory", "256M", "-p", ":8080", "--console", "output"}, "store", ":8080", "/tmp/big", "200")
+	dir := filepath.Join(small, "vm")
+	if err := os.CopyFS(dir, os.DirFS(made)); err != nil {
+		t.Fatal(err)
+	}
+	restack(t, dir, s.stack)
+	boot(t, dir).want(t, 1, "input/output error")
 }
 
 // A host that hands over another disk than the spec's, or none, is refused.
