@@ -171,7 +171,7 @@ func (a *agent) placeSecrets(config *container.Config) error {
 }
 
 func writeSecret(name string, e pod.Secret, value []byte) error {
-	mode := uint64(0o400)
+	mode := uint64(0o444) // as docker has it: nobody else is in there
 	if e.Mode != "" {
 		var err error
 		if mode, err = strconv.ParseUint(e.Mode, 8, 32); err != nil {

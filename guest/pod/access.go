@@ -58,7 +58,7 @@ type Secret struct {
 	Name string `json:"name"`
 	// File is an absolute path in the container, on a tmpfs of its own.
 	File string `json:"file,omitempty"`
-	Mode string `json:"mode,omitempty"` // of the file: four octal digits; empty is 0400
+	Mode string `json:"mode,omitempty"` // of the file: four octal digits; empty is 0444
 	UID  uint32 `json:"uid,omitempty"`  // of the file
 	GID  uint32 `json:"gid,omitempty"`  // of the file
 	Env  string `json:"env,omitempty"`  // name of a variable
