@@ -63,7 +63,8 @@ func newInspect() *cobra.Command {
 		Short: "Say all that is known of guests, as JSON",
 		Example: `  cradle-snp inspect db
   cradle-snp inspect --format '{{.State.Status}} {{.Agent}}' db`,
-		Args: cli.Args(cobra.MinimumNArgs(1)),
+		Args:              cli.Args(cobra.MinimumNArgs(1)),
+		ValidArgsFunction: completeVM,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			list, err := inspectAll(cmd.Context(), args)
 			if err != nil {

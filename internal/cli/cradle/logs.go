@@ -31,7 +31,8 @@ func newLogs() *cobra.Command {
 ('summon --console output'). The last 16 to 32 MiB are kept, across runs.
 
 With --console, what firmware, kernel and agent print, of the last run.`,
-		Args: cli.Args(cobra.ExactArgs(1)),
+		Args:              cli.Args(cobra.ExactArgs(1)),
+		ValidArgsFunction: completeVM,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.run(cmd, args[0])
 		},

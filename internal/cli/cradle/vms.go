@@ -29,6 +29,23 @@ func findVM(what string) (launcher.Entry, error) {
 	return e, err
 }
 
+// completeVM offers a shell the names of VMs.
+func completeVM(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	index, err := launcher.DefaultIndex()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	entries, err := index.List()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names, cobra.ShellCompDirectiveDefault // folders too
+}
+
 // noteVM puts a folder into the user's index. Without an index a VM runs as well:
 // it is then found by its folder alone.
 func noteVM(stderr io.Writer, dir string) {
@@ -95,7 +112,8 @@ guests' ends.
 The agent sends the container its stop signal, and kills it when it does not end
 within the launch spec's time. --timeout bounds the whole from outside: then the
 guest is ended as it is.`,
-		Args: cli.Args(cobra.MinimumNArgs(1)),
+		Args:              cli.Args(cobra.MinimumNArgs(1)),
+		ValidArgsFunction: completeVM,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if seconds < 0 {
 				return cli.Usage(fmt.Errorf("--timeout: %d", seconds), "")
@@ -118,7 +136,8 @@ func newKill() *cobra.Command {
 
 A host sends no other signal into a confidential guest: 'stop' asks the agent, and
 owners have docker's kill through 'kattest connect'.`,
-		Args: cli.Args(cobra.MinimumNArgs(1)),
+		Args:              cli.Args(cobra.MinimumNArgs(1)),
+		ValidArgsFunction: completeVM,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch signal {
 			case "KILL", "SIGKILL", "9":
@@ -142,7 +161,8 @@ func newRm() *cobra.Command {
 		Long: `Remove guests' folders: what summon and run put there, and the folders
 themselves where nothing else is in them. The boot stack stays; so do the disks
 of volumes, unless --volumes is given.`,
-		Args: cli.Args(cobra.MinimumNArgs(1)),
+		Args:              cli.Args(cobra.MinimumNArgs(1)),
+		ValidArgsFunction: completeVM,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return eachVM(cmd, args, func(ctx context.Context, e launcher.Entry) error {
 				return removeVM(ctx, cmd.ErrOrStderr(), e, force, volumes)

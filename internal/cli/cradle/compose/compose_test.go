@@ -112,7 +112,7 @@ secrets: {password: {external: true}, key: {external: true, name: tls-key}}
 			Name: "web", Guest: "shop-web", Image: "registry.example/web:v1",
 			Options: []string{
 				"--publish=8080:80/tcp", "--publish=127.0.0.1:8443:443/tcp", "--publish=53/udp", "--hostname=web",
-				"--mount=type=tmpfs,target=/run", "--mount=type=tmpfs,target=/tmp,tmpfs-size=64m,tmpfs-mode=1777",
+				"--tmpfs=/run", "--tmpfs=/tmp:size=64m,mode=1777",
 				"--mount=type=tmpfs,target=/cache,tmpfs-size=1048576,tmpfs-mode=755",
 			},
 			Args:      []string{"serve", "--port", "80", "two words"},
@@ -160,7 +160,6 @@ services:
     image: a
     platform: linux/arm64
     scale: 2
-    tmpfs: "/x:noexec"
     stop_grace_period: 1500ms
     healthcheck: {test: [CMD, x]}
     ports: ["8000-8001:80"]
@@ -172,7 +171,7 @@ services:
 volumes: {data: {}}
 `, all, []string{
 			`services.a.platform: "linux/arm64": guests are linux/amd64`, "services.a.scale: 2",
-			`services.a.tmpfs[0]: "/x:noexec": option "noexec"`, "services.a.stop_grace_period: 1.5s: whole seconds",
+			"services.a.stop_grace_period: 1.5s: whole seconds",
 			`services.a.healthcheck.test: "CMD"`, `services.a.ports[0].published: "8000-8001"`,
 			`services.a.depends_on.b.condition: "service_healthy": the host does not know`, "services.a.x-cradle-snp: env: a value or a list",
 			"services.b.volumes[0]: bind: the host's files do not reach", "services.b.x-cradle-snp: a mapping",

@@ -39,7 +39,8 @@ func mappings() []mapping {
 		{[]string{"read_only"}, "read-only", flag(func(c types.ServiceConfig) bool { return c.ReadOnly })},
 		{[]string{"tty"}, "tty", flag(func(c types.ServiceConfig) bool { return c.Tty })},
 		{[]string{"stdin_open"}, "interactive", flag(func(c types.ServiceConfig) bool { return c.StdinOpen })},
-		{[]string{"tmpfs.**"}, "mount", tmpfsMounts},
+		{[]string{"tmpfs.**"}, "tmpfs", func(c types.ServiceConfig) ([]string, error) { return c.Tmpfs, nil }},
+		{[]string{"shm_size"}, "shm-size", shmSize},
 		{[]string{"volumes.[].target", "volumes.[].type", "volumes.[].source", "volumes.[].bind.**", "volumes.[].volume.**", "volumes.[].read_only", "volumes.[].tmpfs.size", "volumes.[].tmpfs.mode"}, "mount", volumes},
 		{[]string{"ulimits.**"}, "ulimit", ulimits},
 		{[]string{"extra_hosts.**"}, "add-host", func(c types.ServiceConfig) ([]string, error) { return c.ExtraHosts.AsList(":"), nil }},
@@ -145,18 +146,6 @@ func inItem(i int, key, format string, args ...any) error {
 	return &itemError{fmt.Sprintf("[%d]%s", i, key), fmt.Errorf(format, args...)}
 }
 
-func tmpfsMounts(c types.ServiceConfig) ([]string, error) {
-	var all []string
-	for i, t := range c.Tmpfs {
-		m, err := tmpfs(t)
-		if err != nil {
-			return nil, inItem(i, "", "%q: %w", t, err)
-		}
-		all = append(all, m)
-	}
-	return all, nil
-}
-
 // volumes are what is memory of the guest's. The host's files do not reach into it.
 func volumes(c types.ServiceConfig) ([]string, error) {
 	var all []string
@@ -183,23 +172,11 @@ func volumes(c types.ServiceConfig) ([]string, error) {
 	return all, nil
 }
 
-// tmpfs reads TARGET[:OPTION,…].
-func tmpfs(s string) (string, error) {
-	target, options, _ := strings.Cut(s, ":")
-	m := "type=tmpfs,target=" + target
-	for option := range strings.SplitSeq(options, ",") {
-		name, value, _ := strings.Cut(option, "=")
-		switch name {
-		case "", "rw":
-		case "size", "mode":
-			m += ",tmpfs-" + name + "=" + value
-		case "ro":
-			m += ",readonly"
-		default:
-			return "", fmt.Errorf("option %q is not supported", name)
-		}
+func shmSize(c types.ServiceConfig) ([]string, error) {
+	if c.ShmSize == 0 {
+		return nil, nil
 	}
-	return m, nil
+	return []string{strconv.FormatInt(int64(c.ShmSize), 10)}, nil
 }
 
 func ulimits(c types.ServiceConfig) ([]string, error) {
