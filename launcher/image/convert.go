@@ -73,6 +73,7 @@ func (img *Image) fromCache(ctx context.Context, root *os.File, o Options) (pod.
 	defer f.Close()
 	size := int64(want.DataBlocks) * blockSize
 	w := newVerityWriter(root, img.salt(), int64(want.DataBlocks))
+	defer w.stop()
 	_, err := io.CopyN(&progressWriter{w: w, ctx: ctx, total: size, progress: o.Progress, step: "copying the file system"}, f, size)
 	if err == nil {
 		var v pod.Verity
@@ -80,7 +81,8 @@ func (img *Image) fromCache(ctx context.Context, root *os.File, o Options) (pod.
 			return v, true
 		}
 	}
-	if errors.Join(w.wait(), root.Truncate(0)) == nil && ctx.Err() == nil {
+	w.stop()
+	if root.Truncate(0) == nil && ctx.Err() == nil {
 		o.Cache.dropImage(img.configDigest)
 	}
 	return pod.Verity{}, false
@@ -232,9 +234,10 @@ func (c *conversion) write(ctx context.Context, t *tree) (pod.Verity, error) {
 		return pod.Verity{}, fmt.Errorf("%d bytes: %w (%d bytes are free)", size, ErrNoSpace, free)
 	}
 	w := newVerityWriter(c.root, c.img.salt(), plan.Blocks())
+	defer w.stop()
 	out := &progressWriter{w: w, ctx: ctx, total: size, progress: c.Progress, step: "writing the file system"}
 	if _, err := plan.WriteTo(out); err != nil {
-		return pod.Verity{}, errors.Join(err, w.wait())
+		return pod.Verity{}, err
 	}
 	return w.finish()
 }

@@ -119,8 +119,8 @@ type readAhead struct {
 }
 
 const (
-	aheadBuffers = 4
-	aheadSize    = 512 << 10
+	aheadBuffers = 8
+	aheadSize    = 1 << 20
 )
 
 func newReadAhead(ctx context.Context, r io.Reader, sum hash.Hash, keep *spool) *readAhead {

@@ -4,9 +4,10 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
-
-	"golang.org/x/sync/errgroup"
+	"slices"
+	"sync"
 
 	"github.com/kraudcloud/kattest/guest/pod"
 )
@@ -15,7 +16,8 @@ import (
 const digestsPerBlock = blockSize / sha256.Size
 
 // verityWriter writes a file system of known size and the dm-verity tree behind
-// it, hashing the blocks as they pass. What it holds does not depend on the size.
+// it; a goroutine hashes the blocks as they pass. What it holds does not depend
+// on the size. Who makes one has to stop it.
 //
 // The tree: each block's digest is SHA-256 of salt and block; 128 digests fill
 // a block of the level above, the rest of which is zero; the root hash is the
@@ -25,15 +27,18 @@ type verityWriter struct {
 	f      io.WriterAt
 	salt   pod.Hash
 	blocks int64
-	levels []level // the lowest first
 
-	buf     []byte
-	n       int
-	spare   []byte
-	offset  int64 // of buf
-	running *errgroup.Group
-	digests [bufBlocks]pod.Hash // of the blocks that are being hashed
-	pending int                 // how many those are
+	buf    []byte
+	n      int   // bytes in buf
+	offset int64 // of buf
+	full   chan []byte
+	empty  chan []byte
+	stop   func() // ends the goroutine when it has hashed what was written
+
+	// Of the goroutine, until it has ended.
+	hash   hash.Hash
+	levels []level // the lowest first
+	err    error
 }
 
 // level is one of the tree's, with the block that is being filled.
@@ -43,30 +48,54 @@ type level struct {
 	n      int // digests in it
 }
 
-// bufBlocks is how many blocks are hashed and written at a time, by hashers in
-// parallel.
+// What is written, and on its way to be hashed: few and big, so that neither
+// side waits for the other often where processors are busy.
 const (
-	bufBlocks = 256
-	hashers   = 2
+	verityBuffers    = 8
+	verityBufferSize = 256 * blockSize
 )
 
 func newVerityWriter(f io.WriterAt, salt pod.Hash, blocks int64) *verityWriter {
 	w := &verityWriter{
-		f: f, salt: salt, blocks: blocks,
-		buf: make([]byte, bufBlocks*blockSize), spare: make([]byte, bufBlocks*blockSize), running: &errgroup.Group{},
+		f: f, salt: salt, blocks: blocks, hash: sha256.New(), levels: verityLevels(blocks),
+		buf: make([]byte, verityBufferSize), full: make(chan []byte, verityBuffers), empty: make(chan []byte, verityBuffers),
 	}
+	for range verityBuffers - 1 {
+		w.empty <- make([]byte, verityBufferSize)
+	}
+	done := make(chan struct{})
+	w.stop = sync.OnceFunc(func() {
+		close(w.full)
+		<-done
+	})
+	go func() {
+		defer close(done)
+		for buf := range w.full {
+			for block := range slices.Chunk(buf, blockSize) {
+				if w.err == nil {
+					w.err = w.add(0, w.digest(block))
+				}
+			}
+			w.empty <- buf[:verityBufferSize]
+		}
+	}()
+	return w
+}
+
+// verityLevels lays out the tree above so many blocks.
+func verityLevels(blocks int64) []level {
 	var sizes []int64
 	for n := blocks; n > 1; {
 		n = (n + digestsPerBlock - 1) / digestsPerBlock
 		sizes = append(sizes, n)
 	}
-	w.levels = make([]level, len(sizes))
+	levels := make([]level, len(sizes))
 	offset := blocks * blockSize
 	for i := len(sizes) - 1; i >= 0; i-- {
-		w.levels[i].offset = offset
+		levels[i].offset = offset
 		offset += sizes[i] * blockSize
 	}
-	return w
+	return levels
 }
 
 // Write implements io.Writer.
@@ -104,53 +133,22 @@ func (w *verityWriter) flushFull() error {
 	return w.flush()
 }
 
-// flush begins to write and hash what is in buf, when it is done with what was
-// there before.
+// flush writes buf and has it hashed.
 func (w *verityWriter) flush() error {
-	if err := w.wait(); err != nil {
+	if _, err := w.f.WriteAt(w.buf[:w.n], w.offset); err != nil {
 		return err
 	}
-	if w.n%blockSize != 0 {
-		return fmt.Errorf("%d bytes are no whole blocks", w.offset+int64(w.n))
-	}
-	full, offset := w.buf[:w.n], w.offset
-	w.buf, w.spare = w.spare, w.buf
-	w.offset, w.n, w.pending = offset+int64(len(full)), 0, len(full)/blockSize
-	w.running.Go(func() error {
-		_, err := w.f.WriteAt(full, offset)
-		return err
-	})
-	for i := range hashers {
-		w.running.Go(func() error {
-			for b := i; b < len(full)/blockSize; b += hashers {
-				w.digests[b] = w.hash(full[b*blockSize : (b+1)*blockSize])
-			}
-			return nil
-		})
-	}
+	w.offset += int64(w.n)
+	w.full <- w.buf[:w.n]
+	w.buf, w.n = <-w.empty, 0
 	return nil
 }
 
-// wait ends what flush has begun, and puts the digests into the tree.
-func (w *verityWriter) wait() error {
-	if err := w.running.Wait(); err != nil {
-		return err
-	}
-	w.running = &errgroup.Group{}
-	for _, digest := range w.digests[:w.pending] {
-		if err := w.add(0, digest); err != nil {
-			return err
-		}
-	}
-	w.pending = 0
-	return nil
-}
-
-func (w *verityWriter) hash(block []byte) (sum pod.Hash) {
-	h := sha256.New()
-	h.Write(w.salt[:])
-	h.Write(block)
-	h.Sum(sum[:0])
+func (w *verityWriter) digest(block []byte) (sum pod.Hash) {
+	w.hash.Reset()
+	w.hash.Write(w.salt[:])
+	w.hash.Write(block)
+	w.hash.Sum(sum[:0])
 	return sum
 }
 
@@ -171,7 +169,7 @@ func (w *verityWriter) put(i int) error {
 	if _, err := w.f.WriteAt(l.block[:], l.offset); err != nil {
 		return err
 	}
-	digest := w.hash(l.block[:])
+	digest := w.digest(l.block[:])
 	l.offset += blockSize
 	clear(l.block[:])
 	l.n = 0
@@ -184,14 +182,15 @@ func (w *verityWriter) put(i int) error {
 
 // finish writes what is left and returns what opens the device.
 func (w *verityWriter) finish() (pod.Verity, error) {
+	if w.n%blockSize != 0 || w.offset+int64(w.n) != w.blocks*blockSize || len(w.levels) == 0 {
+		return pod.Verity{}, fmt.Errorf("%d bytes were written, want %d blocks, and two at least", w.offset+int64(w.n), w.blocks)
+	}
 	if err := w.flush(); err != nil {
 		return pod.Verity{}, err
 	}
-	if err := w.wait(); err != nil {
-		return pod.Verity{}, err
-	}
-	if w.offset != w.blocks*blockSize || len(w.levels) == 0 {
-		return pod.Verity{}, fmt.Errorf("%d bytes were written, want %d blocks, and two at least", w.offset, w.blocks)
+	w.stop()
+	if w.err != nil {
+		return pod.Verity{}, w.err
 	}
 	for i := range w.levels {
 		if w.levels[i].n > 0 {
