@@ -75,12 +75,14 @@ func (g volumeGuest) command(args ...string) *exec.Cmd {
 // result is what the guest says that it has come to, and its console.
 func (g volumeGuest) result(t *testing.T, args ...string) (result, console string) {
 	t.Helper()
-	cmd := g.command(args...)
-	limit := time.AfterFunc(3*time.Minute, func() { _ = cmd.Process.Kill() })
-	defer limit.Stop()
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	out := g.boot(t, args)
+	// On a loaded machine TCG's timer may not tick while the kernel looks for it:
+	// nothing has been done to the disk then.
+	for range 3 {
+		if !bytes.Contains(out, []byte("IO-APIC + timer doesn't work")) {
+			break
+		}
+		out = g.boot(t, args)
 	}
 	for line := range strings.Lines(string(out)) {
 		if _, what, ok := strings.Cut(strings.TrimSpace(line), "result: "); ok {
@@ -89,6 +91,18 @@ func (g volumeGuest) result(t *testing.T, args ...string) (result, console strin
 	}
 	t.Fatalf("no result:\n%s", out)
 	return "", ""
+}
+
+func (g volumeGuest) boot(t *testing.T, args []string) []byte {
+	t.Helper()
+	cmd := g.command(args...)
+	limit := time.AfterFunc(3*time.Minute, func() { _ = cmd.Process.Kill() })
+	defer limit.Stop()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return out
 }
 
 func (g volumeGuest) want(t *testing.T, want string, args ...string) (console string) {
