@@ -57,6 +57,7 @@ func find(name string) (lie, error) {
 // The guest that boots does not run its workload, and says why: to its host, and on
 // its console.
 func TestBoot(t *testing.T) {
+	t.Parallel()
 	dir := summon(t, nil, "read", "/data/blob")
 	for _, f := range families() {
 		if f.name == "reports" {
@@ -247,7 +248,7 @@ func rootDiskLies() []lie {
 		return disk(func(b []byte) []byte { b[at(b)] ^= 1; return b })
 	}
 	// tree is where the hash tree begins: behind the spec's number of blocks.
-	tree := func(b []byte) int {
+	tree := func([]byte) int {
 		data, err := os.ReadFile(vm.SpecFile)
 		if err != nil {
 			return 0

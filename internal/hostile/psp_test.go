@@ -110,6 +110,7 @@ func reportLies() []lie {
 }
 
 func TestReports(t *testing.T) {
+	t.Parallel()
 	dir := summon(t, nil, "serve", ":8080")
 	for _, l := range reportLies() {
 		t.Run(l.name, func(t *testing.T) {

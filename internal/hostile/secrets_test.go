@@ -89,6 +89,7 @@ func flipped(b []byte) []byte {
 // TestSecrets hands a guest that waits what its owner did not mean for it. In the end
 // it still waits, and its owner's own are taken, once.
 func TestSecrets(t *testing.T) {
+	t.Parallel()
 	dir := summon(t, []string{"--owner", s.ownerPub, "--secret", "password", "--secret", "token,env=TOKEN"}, "serve", ":8080")
 	g, same := lockedGuest(t, dir), lockedGuest(t, dir)
 	owner, stranger := signer(t, s.owner), signer(t, s.other)
