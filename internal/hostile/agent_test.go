@@ -115,7 +115,7 @@ func lieToAgent(t *testing.T, agent string) {
 		{"tunnel to port 0", get(at("0"), upgrade), "HTTP/1.1 404 "},
 		{"tunnel to a number too large", get(at("73616"), upgrade), "HTTP/1.1 404 "}, // 8080 and 2^16
 		{"tunnel to a name", get(at("localhost:8080"), upgrade), "HTTP/1.1 404 "},
-		{"tunnel by a path", get(at("22/../8080/../22"), upgrade), "HTTP/1.1 301 "},
+		{"tunnel by a path", get(at("22/../8080/../22"), upgrade), "HTTP/1.1 307 "},
 		{"tunnel without an upgrade", get(at("8080")), "HTTP/1.1 426 "},
 		{"tunnel of another protocol", get(at("8080"), "Connection: Upgrade\r\nUpgrade: tcp\r\n"), "HTTP/1.1 426 "},
 		{"tunnel with a body", get(at("8080"), upgrade, "Content-Length: 3\r\n") + "abc", "HTTP/1.1 426 "},
