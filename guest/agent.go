@@ -28,8 +28,11 @@ import (
 // Main is the agent as process number 1, and the container's init where the
 // agent executed itself as such. As process number 1 it does not return.
 func Main() {
-	if os.Args[0] == container.Arg0 {
+	switch os.Args[0] {
+	case container.Arg0:
 		os.Exit(container.Init())
+	case container.ExecArg0:
+		os.Exit(container.ExecInit())
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	if os.Getpid() != 1 {
@@ -53,18 +56,18 @@ type agent struct {
 	control *control
 	failed  chan error // of what runs beside the steps
 
-	platform  *platform.Platform
-	spec      pod.Spec
-	stop      unix.Signal // the spec's stop signal
-	events    eventLog
-	image     *verityImage
-	keys      keySource
-	secrets   map[string]secrets.Secret
-	mounted   []mounted
-	mounts    []container.Mount // what the container gets
-	container *container.Container
-	output    output
-	exit      *int // the container's exit status
+	platform *platform.Platform
+	spec     pod.Spec
+	stop     unix.Signal // the spec's stop signal
+	events   eventLog
+	image    *verityImage
+	keys     keySource
+	secrets  map[string]secrets.Secret
+	mounted  []mounted
+	mounts   []container.Mount // what the container gets
+	task     *task
+	output   output
+	exit     *int // the container's exit status
 }
 
 // A step is one part of a boot. An error ends the guest.
@@ -162,8 +165,8 @@ func (a *agent) end(err error) {
 		event = port.Event{Name: port.EventExit, Exit: *a.exit}
 		a.log.Info("exit", "status", *a.exit)
 	}
-	if a.container != nil && a.exit == nil {
-		_ = a.container.Signal(unix.SIGKILL) // power-off ends it in any case
+	if a.task != nil && a.exit == nil {
+		_ = a.task.signal(unix.SIGKILL) // power-off ends it in any case
 	}
 	a.unmountAll()
 	if a.image != nil && a.image.corrupt() {

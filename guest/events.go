@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 
@@ -18,6 +19,7 @@ const (
 	eventOwner     = "owner"  // whose secrets were taken
 	eventSecret    = "secret" // its name
 	eventStarted   = "started"
+	eventRestarted = "restarted"
 	eventExit      = "exit"
 )
 
@@ -31,6 +33,24 @@ func (l *eventLog) add(name, value string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.events = append(l.events, evidence.Event{Name: name, Value: value})
+}
+
+// maxRestarts is how many restarts have an entry of their own.
+const maxRestarts = 32
+
+// restarted notes the n-th restart, from 1 on, and the exit status before it. The last
+// entry stands for all restarts from maxRestarts on: the log stays bounded.
+func (l *eventLog) restarted(n, exit int) {
+	e := evidence.Event{Name: eventRestarted, Value: fmt.Sprintf("%d %d", n, exit)}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := len(l.events) - 1; i >= 0 && n > maxRestarts; i-- {
+		if l.events[i].Name == eventRestarted {
+			l.events[i] = e
+			return
+		}
+	}
+	l.events = append(l.events, e)
 }
 
 func (l *eventLog) snapshot() []evidence.Event {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/kraudcloud/kattest/guest/container"
 	"github.com/kraudcloud/kattest/guest/evidence"
 	"github.com/kraudcloud/kattest/guest/pod"
 	"github.com/kraudcloud/kattest/guest/port"
@@ -320,16 +321,26 @@ func TestLossy(t *testing.T) {
 // Without console=output no port is opened, and everything is read.
 func TestOutputWithoutConsole(t *testing.T) {
 	var o output
-	stdout, stderr, err := o.openBoth(t.Context(), pod.ConsoleNone)
-	if err != nil {
+	if err := o.open(t.Context(), pod.ConsoleNone); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := stdout.Write(make([]byte, 8<<20)); err != nil {
+	r, w := io.Pipe()
+	o.drain(&container.Process{Stdout: r})
+	if _, err := w.Write(make([]byte, 2*logSize)); err != nil {
 		t.Error(err)
 	}
-	stdout.Close()
-	stderr.Close()
+	if _, err := io.WriteString(w, "the last"); err != nil {
+		t.Error(err)
+	}
+	w.Close()
 	o.drained.Wait()
+	reader, last := o.log.Oldest(), container.Entry{}
+	for e, ok := reader.Kept(); ok; e, ok = reader.Kept() {
+		last = e
+	}
+	if string(last.Data) != "the last" || last.Stream != container.Stdout {
+		t.Errorf("the log ends with %q", last.Data)
+	}
 }
 
 func TestVerityTarget(t *testing.T) {

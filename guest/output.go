@@ -3,10 +3,10 @@ package guest
 import (
 	"context"
 	"io"
-	"os"
 	"sync"
 	"time"
 
+	"github.com/kraudcloud/kattest/guest/container"
 	"github.com/kraudcloud/kattest/guest/pod"
 	"github.com/kraudcloud/kattest/guest/port"
 )
@@ -17,47 +17,57 @@ const outputPatience = time.Second
 
 const outputChunk = 32 << 10 // bytes
 
-// output is the workload's standard output and error on their way to the host.
-type output struct{ drained sync.WaitGroup }
+// logSize is what is kept of the workload's output for those who may read it, in
+// bytes of memory.
+const logSize = 4 << 20
 
-// open returns the writing end of a pipe. What comes out at the other end goes
-// to the port of that name if the spec says so, and nowhere if not.
-func (o *output) open(ctx context.Context, console pod.Console, name string) (*os.File, error) {
-	sink := io.Discard
-	if console == pod.ConsoleOutput {
-		p, err := openPort(ctx, name)
-		if err != nil {
-			return nil, err
+// output is where the workload's standard output and error go: to the log, and to the
+// host if the spec says so.
+type output struct {
+	log            *container.Log
+	stdout, stderr io.Writer // the host's ports; these fail never
+	drained        sync.WaitGroup
+}
+
+func (o *output) open(ctx context.Context, console pod.Console) error {
+	o.log = container.NewLog(logSize)
+	for _, sink := range []struct {
+		to   *io.Writer
+		name string
+	}{{&o.stdout, port.StdoutPort}, {&o.stderr, port.StderrPort}} {
+		*sink.to = io.Discard
+		if console == pod.ConsoleOutput {
+			p, err := openPort(ctx, sink.name)
+			if err != nil {
+				return err
+			}
+			*sink.to = &lossy{port: p}
 		}
-		sink = &lossy{port: p}
 	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
+	return nil
+}
+
+// drain reads the output of a workload to its end.
+func (o *output) drain(p *container.Process) {
+	o.copy(container.Stdout, o.stdout, p.Stdout)
+	if p.Stderr != nil {
+		o.copy(container.Stderr, o.stderr, p.Stderr)
 	}
+}
+
+func (o *output) copy(stream container.Stream, host io.Writer, from io.ReadCloser) {
 	o.drained.Go(func() {
-		defer r.Close()
+		defer from.Close()
 		buffer := make([]byte, outputChunk)
 		for {
-			n, err := r.Read(buffer)
-			_, _ = sink.Write(buffer[:n]) // a lossy writer and Discard fail never
+			n, err := from.Read(buffer)
+			o.log.Append(stream, buffer[:n])
+			_, _ = host.Write(buffer[:n])
 			if err != nil {
 				return
 			}
 		}
 	})
-	return w, nil
-}
-
-func (o *output) openBoth(ctx context.Context, console pod.Console) (stdout, stderr *os.File, err error) {
-	if stdout, err = o.open(ctx, console, port.StdoutPort); err != nil {
-		return nil, nil, err
-	}
-	if stderr, err = o.open(ctx, console, port.StderrPort); err != nil {
-		stdout.Close()
-		return nil, nil, err
-	}
-	return stdout, stderr, nil
 }
 
 // lossy writes to a port and drops what the host does not read in time.

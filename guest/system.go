@@ -103,31 +103,32 @@ func cgroupLimits(r *pod.Resources, total uint64) map[string]string {
 	return limits
 }
 
-// containerCgroup makes the container's cgroup, with what controllers there are.
-func containerCgroup(r *pod.Resources) (*os.File, error) {
+// containerCgroup makes the container's cgroup, with what controllers there are, and
+// returns its folder.
+func containerCgroup(r *pod.Resources) (string, error) {
 	controllers, err := os.ReadFile(filepath.Join(cgroupDir, "cgroup.controllers"))
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	for _, c := range fields(controllers) {
 		// One that cannot be enabled, as misc without a root cgroup, is left out.
 		err := os.WriteFile(filepath.Join(cgroupDir, "cgroup.subtree_control"), []byte("+"+c), 0)
 		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOENT) {
-			return nil, fmt.Errorf("enabling the %s controller: %w", c, err)
+			return "", fmt.Errorf("enabling the %s controller: %w", c, err)
 		}
 	}
 	dir := filepath.Join(cgroupDir, "container")
 	if err := os.Mkdir(dir, 0o755); err != nil {
-		return nil, err
+		return "", err
 	}
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
-		return nil, err
+		return "", err
 	}
 	for name, value := range cgroupLimits(r, info.Totalram*uint64(info.Unit)) {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(value), 0); err != nil {
-			return nil, fmt.Errorf("bounding the container: %w", err)
+			return "", fmt.Errorf("bounding the container: %w", err)
 		}
 	}
-	return os.Open(dir)
+	return dir, nil
 }

@@ -5,17 +5,103 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/kraudcloud/kattest/guest/container"
+	"github.com/kraudcloud/kattest/guest/pod"
 	"github.com/kraudcloud/kattest/guest/port"
 )
 
-// stopGrace is the time between the stop signal and SIGKILL unless the spec says
-// otherwise: docker's.
+// stopGrace is the time between the stop signal and SIGKILL: docker's.
 const stopGrace = 10 * time.Second
+
+// Docker's pauses before a restart: they double, unless the workload ran for a while.
+// Source: github.com/moby/moby, daemon/internal/restartmanager.
+const (
+	firstPause   = 100 * time.Millisecond
+	longestPause = time.Minute
+	steadyRun    = 10 * time.Second
+)
+
+// task is the container, over all of its restarts.
+type task struct {
+	config container.Config
+	cgroup string // its folder
+
+	mu      sync.Mutex
+	running *container.Container // nil where it does not run
+	state   taskState
+}
+
+// taskState is what is known of the workload.
+type taskState struct {
+	Running           bool
+	Started, Finished time.Time
+	Exit              int // of the last run
+	Restarts          int
+	Health            health
+}
+
+var errNotRunning = errors.New("the container does not run")
+
+// start executes the workload, and hands on its output.
+func (t *task) start(o *output) error {
+	c, err := container.Start(t.config, t.cgroup)
+	if err != nil {
+		return err
+	}
+	o.drain(c.Process)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.running = c
+	t.state.Running, t.state.Started, t.state.Health = true, time.Now(), health{}
+	return nil
+}
+
+// wait waits for the end of a run and returns its exit status.
+func (t *task) wait() (int, error) {
+	exit, err := t.current().Wait()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.running = nil
+	t.state.Running, t.state.Finished, t.state.Exit = false, time.Now(), exit
+	return exit, err
+}
+
+func (t *task) current() *container.Container {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.running
+}
+
+// now is the state at this moment.
+func (t *task) now() taskState {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.state
+}
+
+// signal sends a signal to the workload's first process.
+func (t *task) signal(sig unix.Signal) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.running == nil {
+		return errNotRunning
+	}
+	return t.running.Signal(sig)
+}
+
+// exec executes a further process in the container.
+func (t *task) exec(e container.Exec) (*container.Process, error) {
+	c := t.current()
+	if c == nil {
+		return nil, errNotRunning
+	}
+	return c.Exec(e)
+}
 
 func (a *agent) startContainer(ctx context.Context) error {
 	select {
@@ -27,69 +113,142 @@ func (a *agent) startContainer(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("making a cgroup: %w", err)
 	}
-	defer cgroup.Close()
-	stdout, stderr, err := a.output.openBoth(ctx, a.spec.Console)
-	if err != nil {
+	if err := a.output.open(ctx, a.spec.Console); err != nil {
 		return err
 	}
-	defer stdout.Close()
-	defer stderr.Close()
 	config := container.NewConfig(a.spec, rootDir)
 	config.Mounts = a.mounts
 	if err := a.placeSecrets(&config); err != nil {
 		return err
 	}
-	c, err := container.Start(config, cgroup, stdout, stderr)
+	if err := protectAgent(); err != nil {
+		return err
+	}
+	a.task = &task{config: config, cgroup: cgroup}
+	err = a.task.start(&a.output)
 	if execErr, ok := errors.AsType[*container.ExecError](err); ok {
-		fmt.Fprintln(stderr, "cradle-init: error:", execErr)
-		a.ended(execErr.Exit)
+		a.notExecuted(execErr)
 		return nil
 	} else if err != nil {
 		return err
 	}
-	a.container = c
 	a.events.add(eventStarted, "")
 	return a.control.send(port.Event{Name: port.EventStarted})
+}
+
+// protectAgent makes the agent's own root read-only: a process of the container's that
+// comes by a link to the agent's program, as /proc/PID/exe is one, cannot write it.
+func protectAgent() error {
+	if err := unix.MountSetattr(unix.AT_FDCWD, "/", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+		return fmt.Errorf("making the agent's root read-only: %w", err)
+	}
+	return nil
+}
+
+// notExecuted says where the workload's output goes why there is none.
+func (a *agent) notExecuted(err *container.ExecError) {
+	line := []byte("cradle-init: error: " + err.Error() + "\n")
+	a.output.log.Append(container.Stderr, line)
+	_, _ = a.output.stderr.Write(line)
+	a.ended(err.Exit)
 }
 
 func (a *agent) ended(exit int) {
 	a.exit = &exit
 	a.events.add(eventExit, strconv.Itoa(exit))
+	a.output.log.End()
 }
 
-// supervise waits for the workload's end, and brings it about when the host
-// asks for it.
-func (a *agent) supervise(context.Context) error {
-	if a.exit != nil { // it never began
-		a.output.drained.Wait()
+// supervise waits for the workload's end, starts it again if the spec says so, and
+// brings its end about when the host asks for it.
+func (a *agent) supervise(ctx context.Context) error {
+	pause := firstPause
+	for a.exit == nil { // it may never have begun
+		exit, stopped, err := a.superviseRun(ctx)
+		if err != nil {
+			return err
+		}
+		state := a.task.now()
+		if stopped || !again(a.spec.Restart, exit, state.Restarts) {
+			a.ended(exit)
+			break
+		}
+		if state.Finished.Sub(state.Started) >= steadyRun {
+			pause = firstPause
+		}
+		a.log.Info("restarting", "exit", exit, "after", pause)
+		select {
+		case <-a.control.stop:
+			a.ended(exit)
+			continue
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, longestPause)
+		if err := a.restart(state.Restarts+1, exit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restart starts the workload for the n-th time again, after that exit status.
+func (a *agent) restart(n, exit int) error {
+	err := a.task.start(&a.output)
+	if execErr, ok := errors.AsType[*container.ExecError](err); ok {
+		a.notExecuted(execErr)
 		return nil
+	} else if err != nil {
+		return err
+	}
+	a.task.mu.Lock()
+	a.task.state.Restarts = n
+	a.task.mu.Unlock()
+	a.events.restarted(n, exit)
+	return nil
+}
+
+// again says whether a workload that ended by itself is started again.
+func again(r *pod.Restart, exit, restarts int) bool {
+	switch {
+	case r == nil:
+		return false
+	case r.Policy == pod.RestartOnFailure:
+		return exit != 0 && (r.MaximumRetries == 0 || restarts < r.MaximumRetries)
+	}
+	return true
+}
+
+// superviseRun waits for the end of one run, and says whether the host asked for it.
+func (a *agent) superviseRun(ctx context.Context) (exit int, stopped bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if h := a.spec.Healthcheck; h != nil {
+		a.beside("healthcheck", func() error { a.task.watch(ctx, *h); return nil })
 	}
 	done := make(chan error, 1)
 	go func() {
-		exit, err := a.container.Wait()
-		if err == nil {
-			a.ended(exit)
-		}
+		var err error
+		exit, err = a.task.wait()
 		done <- err
 	}()
-	var kill <-chan time.Time
 	grace := stopGrace
 	if n := a.spec.Process.StopTimeout; n != 0 {
 		grace = time.Duration(n) * time.Second
 	}
+	var kill <-chan time.Time
 	stop := a.control.stop
 	for {
 		select {
 		case err := <-done:
 			a.output.drained.Wait()
-			return err
+			return exit, stopped, err
 		case <-stop:
-			stop, kill = nil, time.After(grace)
+			stop, kill, stopped = nil, time.After(grace), true
 			a.log.Info("stopping", "signal", unix.SignalName(a.stop))
-			_ = a.container.Signal(a.stop) // it may have ended just now
+			_ = a.task.signal(a.stop) // it may have ended just now
 		case <-kill:
 			a.log.Warn("the container did not stop", "after", grace)
-			_ = a.container.Signal(unix.SIGKILL)
+			_ = a.task.signal(unix.SIGKILL)
 		}
 	}
 }

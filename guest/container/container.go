@@ -3,18 +3,14 @@
 // becomes the workload, with process number 1.
 //
 // What the workload gets is what docker gives a container by default, with
-// these differences: no CAP_MKNOD, no device nodes from the
-// image, no user namespaces, and the guest's own network namespace. As with
-// docker, no_new_privs is off, and orphans are for the workload to reap.
+// these differences: no CAP_MKNOD, no device nodes from the image, no user
+// namespaces, and the guest's own network namespace. As with docker, no_new_privs
+// is off unless the spec asks for it, and orphans are for the workload to reap.
 package container
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"strings"
 	"syscall"
 
@@ -23,8 +19,12 @@ import (
 	"github.com/kraudcloud/kattest/guest/pod"
 )
 
-// Arg0 is the name under which the agent executes itself as the container's init.
-const Arg0 = "cradle-container"
+// Names under which the agent executes itself as what becomes a process of the
+// container: the workload, or a further one.
+const (
+	Arg0     = "cradle-container"
+	ExecArg0 = "cradle-exec"
+)
 
 // Exit statuses where the workload could not be executed, as docker's and the shell's.
 const (
@@ -39,9 +39,10 @@ type Config struct {
 	Hostname    string      `json:"hostname"`
 	Addresses   []string    `json:"addresses"`   // for /etc/hosts
 	Nameservers []string    `json:"nameservers"` // for /etc/resolv.conf
-	Mounts      []Mount     `json:"mounts"`
 	Search      []string    `json:"search"`
 	Hosts       []pod.Host  `json:"hosts"`
+	Mounts      []Mount     `json:"mounts"`
+	Volumes     []string    `json:"volumes"`  // the image's
 	ReadOnly    bool        `json:"readOnly"` // the root file system
 }
 
@@ -49,7 +50,8 @@ type Config struct {
 func NewConfig(spec pod.Spec, root string) Config {
 	c := Config{
 		Root: root, Process: spec.Process, Hostname: spec.Network.Hostname,
-		Search: spec.Network.Search, Hosts: spec.Network.Hosts, ReadOnly: spec.Image.ReadOnly,
+		Search: spec.Network.Search, Hosts: spec.Network.Hosts,
+		ReadOnly: spec.Image.ReadOnly, Volumes: spec.Image.Volumes,
 	}
 	for _, a := range spec.Network.Addresses {
 		c.Addresses = append(c.Addresses, a.Addr().String())
@@ -61,7 +63,13 @@ func NewConfig(spec pod.Spec, root string) Config {
 }
 
 // Container is a container whose workload was executed.
-type Container struct{ cmd *exec.Cmd }
+type Container struct {
+	*Process // the workload
+
+	config Config
+	cgroup *os.File
+	pidfd  *os.File
+}
 
 // An ExecError says that the container is there but the workload's program
 // could not be executed.
@@ -73,103 +81,39 @@ type ExecError struct {
 // Error returns the reason.
 func (e *ExecError) Error() string { return e.Reason }
 
-// The descriptors of the container's init, beside standard output and error.
-const (
-	configFD = 3
-	statusFD = 4
-)
-
-// status is what the init tells the agent if it does not become the workload.
-type status struct {
-	Exit   int    `json:"exit"` // 0: the container could not be made
-	Reason string `json:"reason"`
-}
-
-const maxStatus = 16 << 10 // bytes
-
-// Start makes the container and executes its workload. The error is an
-// *ExecError where only the last step failed.
-func Start(c Config, cgroup *os.File, stdout, stderr *os.File) (*Container, error) {
-	config, err := json.Marshal(c)
+// Start makes the container in the cgroup of that folder and executes its workload.
+// The error is an *ExecError where only the last step failed.
+func Start(c Config, cgroup string) (*Container, error) {
+	dir, err := os.Open(cgroup)
 	if err != nil {
 		return nil, err
 	}
-	configR, configW, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	defer configW.Close()
-	statusR, statusW, err := os.Pipe()
-	if err != nil {
-		configR.Close()
-		return nil, err
-	}
-	defer statusR.Close()
-
-	cmd := &exec.Cmd{
-		Path:       "/proc/self/exe",
-		Args:       []string{Arg0},
-		Env:        []string{},
-		Stdout:     stdout,
-		Stderr:     stderr,
-		ExtraFiles: []*os.File{configR, statusW}, // configFD, statusFD
-		SysProcAttr: &syscall.SysProcAttr{
+	pidfd := -1
+	p, err := spawning{
+		arg0: Arg0, config: c, terminal: c.Process.Terminal, stdin: c.Process.Stdin,
+		attr: &syscall.SysProcAttr{
 			Cloneflags:  unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
 			Setsid:      true,
 			UseCgroupFD: true,
-			CgroupFD:    int(cgroup.Fd()),
+			CgroupFD:    int(dir.Fd()),
+			PidFD:       &pidfd,
 		},
-	}
-	err = cmd.Start()
-	configR.Close()
-	statusW.Close()
+	}.start()
 	if err != nil {
-		return nil, fmt.Errorf("executing the container's init: %w", err)
+		dir.Close()
+		if pidfd >= 0 {
+			_ = unix.Close(pidfd)
+		}
+		return nil, err
 	}
-	_, writeErr := configW.Write(config)
-	configW.Close()
-	said, readErr := io.ReadAll(io.LimitReader(statusR, maxStatus))
-	if len(said) == 0 && writeErr == nil && readErr == nil {
-		return &Container{cmd}, nil
-	}
-	_ = cmd.Process.Kill() // it ends by itself
-	_ = cmd.Wait()
-	if err := errors.Join(writeErr, readErr); err != nil {
-		return nil, fmt.Errorf("talking to the container's init: %w", err)
-	}
-	return nil, parseStatus(said)
+	return &Container{p, c, dir, os.NewFile(uintptr(pidfd), "container")}, nil
 }
 
-func parseStatus(said []byte) error {
-	var s status
-	if err := json.Unmarshal(said, &s); err != nil {
-		return fmt.Errorf("the container's init said %.80q: %w", said, err)
-	}
-	if s.Exit != 0 {
-		return &ExecError{s.Exit, s.Reason}
-	}
-	return errors.New(s.Reason)
-}
-
-// Signal sends a signal to the workload.
-func (c *Container) Signal(sig unix.Signal) error { return c.cmd.Process.Signal(sig) }
-
-// Wait waits for the workload's end and returns its exit status. The kernel
-// then has ended every other process of the container.
+// Wait waits for the workload's end and returns its exit status.
 func (c *Container) Wait() (int, error) {
-	err := c.cmd.Wait()
-	if _, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
-		return 0, fmt.Errorf("waiting for the workload: %w", err)
-	}
-	return exitStatus(c.cmd.ProcessState.Sys().(syscall.WaitStatus)), nil
-}
-
-// exitStatus is the shell's: 128 and the signal's number where one ended it.
-func exitStatus(s syscall.WaitStatus) int {
-	if s.Signaled() {
-		return 128 + int(s.Signal())
-	}
-	return s.ExitStatus()
+	defer c.cgroup.Close()
+	defer c.pidfd.Close()
+	return c.Process.Wait()
 }
 
 // Real-time signals by the C library's count, which keeps two for itself.

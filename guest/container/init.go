@@ -18,13 +18,18 @@ import (
 
 // Init is the container's init. It returns only if it did not become the
 // workload, with the exit status to end with; the agent has been told why.
-func Init() int {
+func Init() int { return tell(become) }
+
+// ExecInit is Init for a further process of a container that runs.
+func ExecInit() int { return tell(join) }
+
+func tell(do func(config io.Reader) error) int {
 	// Namespaces, capabilities and the session keyring belong to a thread.
 	runtime.LockOSThread()
-	for _, fd := range []int{configFD, statusFD} {
+	for _, fd := range []int{configFD, statusFD, consoleFD, targetFD} {
 		unix.CloseOnExec(fd)
 	}
-	err := become(os.NewFile(configFD, "config"))
+	err := do(os.NewFile(configFD, "config"))
 	s := status{Reason: err.Error()}
 	if execErr, ok := errors.AsType[*ExecError](err); ok {
 		s.Exit = execErr.Exit
@@ -35,42 +40,67 @@ func Init() int {
 	return max(1, s.Exit)
 }
 
+func readConfig(r io.Reader, config any) error {
+	data, err := io.ReadAll(r)
+	if err == nil {
+		err = json.Unmarshal(data, config)
+	}
+	if err != nil {
+		return fmt.Errorf("reading the configuration: %w", err)
+	}
+	return nil
+}
+
+// step is a part of becoming a process of the container.
+type step struct {
+	what string
+	do   func() error
+}
+
+func runSteps(steps []step) error {
+	for _, s := range steps {
+		if err := s.do(); err != nil {
+			return fmt.Errorf("%s: %w", s.what, err)
+		}
+	}
+	return nil
+}
+
 // become makes this process the workload. The order matters: nothing of the
 // container's is looked at before the root is the container's, and nothing is
 // mounted after capabilities are gone.
 func become(config io.Reader) error {
-	data, err := io.ReadAll(config)
-	if err != nil {
-		return fmt.Errorf("reading the configuration: %w", err)
-	}
 	var c Config
-	if err := json.Unmarshal(data, &c); err != nil {
-		return fmt.Errorf("reading the configuration: %w", err)
+	if err := readConfig(config, &c); err != nil {
+		return err
 	}
 	var mounts []attached
-	for _, step := range []struct {
-		what string
-		do   func() error
-	}{
+	if err := runSteps([]step{
+		{"hiding from processes of the container", hide},
 		{"unsharing the cgroup namespace", func() error { return unix.Unshare(unix.CLONE_NEWCGROUP) }},
 		{"opening mounts", func() (err error) { mounts, err = openMounts(c.Mounts); return err }},
 		{"changing the root", func() error { return changeRoot(c.Root) }},
 		{"mounting", mountAll},
+		{"mounting volumes of the image", func() error { return mountVolumes(c.Volumes) }},
 		{"mounting", func() error { return attachMounts(mounts) }},
 		{"setting the host name", func() error { return unix.Sethostname([]byte(c.Hostname)) }},
 		{"writing /etc", func() error { return writeEtc(c) }},
+		{"making the working directory", func() error { return os.MkdirAll(c.Process.WorkingDir, 0o755) }},
+		{"opening standard streams", func() error { return openStreams(c.Process, true) }},
+		{"making the root read-only", func() error { return protectRoot(c.ReadOnly) }},
 		{"making a session keyring", newKeyring},
 		{"setting limits", func() error { return setLimits(c.Process.Rlimits) }},
-		{"opening standard input", openStdin},
-		{"making the root read-only", func() error { return protectRoot(c.ReadOnly) }},
 		{"closing the agent's descriptors", closeOthers},
-	} {
-		if err := step.do(); err != nil {
-			return fmt.Errorf("%s: %w", step.what, err)
-		}
+	}); err != nil {
+		return err
 	}
 	return execute(c.Process)
 }
+
+// hide keeps processes of the container from this one, and so from its descriptors and
+// the agent's program, until it is another program: only who has CAP_SYS_PTRACE may look
+// into what is not dumpable (ptrace(2)).
+func hide() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }
 
 // changeRoot makes root the root of this mount namespace. The root of an
 // initramfs cannot be pivoted away, so root is moved over it (Linux,
@@ -109,7 +139,20 @@ func newKeyring() error {
 	return err
 }
 
-func openStdin() error {
+// openStreams makes the standard streams that the agent has not made.
+func openStreams(p pod.Process, console bool) error {
+	switch {
+	case p.Terminal:
+		if err := openTerminal(); err != nil {
+			return err
+		}
+		if console {
+			return makeConsole()
+		}
+		return nil
+	case p.Stdin:
+		return nil
+	}
 	fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -118,28 +161,28 @@ func openStdin() error {
 	return unix.Dup3(fd, 0, 0)
 }
 
-// setLimits sets what systemd gives docker's containers: some programs close
-// or poll every descriptor that they may have.
-// Those of the spec take their place.
-func setLimits(own []pod.Rlimit) error {
+// defaultLimits are what systemd gives docker's containers: some programs close or
+// poll every descriptor that they may have.
+var defaultLimits = []pod.Rlimit{
+	{Name: "RLIMIT_NOFILE", Soft: 1024, Hard: 524288},
+	{Name: "RLIMIT_NPROC", Soft: -1, Hard: -1},
+	{Name: "RLIMIT_CORE", Soft: 0, Hard: -1},
+}
+
+// setLimits sets the spec's limits, and the default ones that it does not name.
+func setLimits(limits []pod.Rlimit) error {
 	unix.Umask(0o022)
-	const nofile, nofileMax = 1024, 524288
-	for _, limit := range []struct {
-		resource  int
-		soft, max uint64
-	}{
-		{unix.RLIMIT_NOFILE, nofile, nofileMax},
-		{unix.RLIMIT_NPROC, unix.RLIM_INFINITY, unix.RLIM_INFINITY},
-		{unix.RLIMIT_CORE, 0, unix.RLIM_INFINITY},
-	} {
-		if err := unix.Setrlimit(limit.resource, &unix.Rlimit{Cur: limit.soft, Max: limit.max}); err != nil {
-			return err
+	all := slices.Clone(limits)
+	for _, limit := range defaultLimits {
+		if !slices.ContainsFunc(limits, func(l pod.Rlimit) bool { return l.Name == limit.Name }) {
+			all = append(all, limit)
 		}
 	}
-	for _, l := range own {
-		limit := unix.Rlimit{Cur: uint64(l.Soft), Max: uint64(l.Hard)} // -1 is RLIM_INFINITY
-		if err := unix.Setrlimit(slices.Index(pod.RlimitNames, l.Name), &limit); err != nil {
-			return fmt.Errorf("%s: %w", l.Name, err)
+	for _, limit := range all {
+		resource := slices.Index(pod.RlimitNames, limit.Name)
+		// -1 is RLIM_INFINITY.
+		if err := unix.Setrlimit(resource, &unix.Rlimit{Cur: uint64(limit.Soft), Max: uint64(limit.Hard)}); err != nil {
+			return fmt.Errorf("%s: %w", limit.Name, err)
 		}
 	}
 	return nil
@@ -158,33 +201,34 @@ func protectRoot(protect bool) error {
 func execute(p pod.Process) error {
 	u, err := resolveUser(p.User, p.Groups)
 	if err != nil {
-		return fmt.Errorf("%w", err)
+		return err
 	}
 	env := withHome(p.Env, u.Home)
 	// /dev/stdout opens the pipe anew, which its owner alone may.
-	for _, fd := range []int{1, 2} {
+	for fd := range 3 {
+		if fd == 0 && !p.Terminal && !p.Stdin {
+			continue // the container's /dev/null
+		}
 		if err := unix.Fchown(fd, u.Uid, u.Gid); err != nil {
 			return fmt.Errorf("giving descriptor %d to the user: %w", fd, err)
 		}
 	}
-	if err := os.MkdirAll(p.WorkingDir, 0o755); err != nil && !errors.Is(err, unix.EROFS) { // entering it tells
-		return fmt.Errorf("making the working directory: %w", err)
-	}
 	if err := unix.Chdir(p.WorkingDir); err != nil {
 		return fmt.Errorf("entering the working directory %s: %w", p.WorkingDir, err)
 	}
+	if p.NoNewPrivileges {
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("setting no_new_privs: %w", err)
+		}
+	}
+	// The filter lets through what is left to do, and needs a privilege that is then gone.
 	if p.Seccomp == pod.SeccompDefault {
 		if err := fenceSyscalls(p.Capabilities); err != nil {
 			return err
 		}
 	}
 	if err := takeIdentity(u, p.Capabilities); err != nil {
-		return fmt.Errorf("%w", err)
-	}
-	if p.NoNewPrivileges {
-		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-			return fmt.Errorf("giving up new privileges: %w", err)
-		}
+		return err
 	}
 	file, err := lookup(p.Args[0], env)
 	if err != nil {

@@ -124,6 +124,20 @@ func makeReadOnly(path string) error {
 	return unix.Mount("", path, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|fenced, "")
 }
 
+// mountVolumes makes each folder a mount of its own, with what the image has there: it
+// takes writes though the root does not.
+func mountVolumes(dirs []string) error {
+	for _, dir := range dirs {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("%s: %w", dir, err)
+		}
+	}
+	return nil
+}
+
 // writeEtc writes what docker writes. A file of the image's, or a link, gives way.
 func writeEtc(c Config) error {
 	if err := os.MkdirAll("/etc", 0o755); err != nil {

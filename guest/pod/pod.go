@@ -62,6 +62,9 @@ type Spec struct {
 	Access    []Access   `json:"access,omitempty"`
 	Secrets   *Secrets   `json:"secrets,omitempty"`
 	Console   Console    `json:"console"`
+
+	Healthcheck *Healthcheck `json:"healthcheck,omitempty"`
+	Restart     *Restart     `json:"restart,omitempty"`
 }
 
 // Image names the root file system: an EROFS image with a dm-verity tree behind it.
@@ -73,6 +76,9 @@ type Image struct {
 	Verity Verity `json:"verity"`
 	// ReadOnly makes the root file system one that the workload cannot write to.
 	ReadOnly bool `json:"readOnly,omitempty"`
+	// Volumes are the folders that the image declares to be volumes: mounts of
+	// their own, with the image's content, on the writable layer.
+	Volumes []string `json:"volumes,omitempty"`
 }
 
 // Verity holds the parameters of the dm-verity target that the guest sets up:
@@ -98,6 +104,8 @@ type Process struct {
 	Seccomp         Seccomp  `json:"seccomp,omitempty"`
 	Rlimits         []Rlimit `json:"rlimits,omitempty"`
 	StopTimeout     uint32   `json:"stopTimeout,omitempty"` // seconds from the stop signal to SIGKILL; 0 is 10
+	Terminal        bool     `json:"terminal,omitempty"`    // standard streams are a terminal
+	Stdin           bool     `json:"stdin,omitempty"`       // standard input waits for who attaches to it
 }
 
 // Network is the guest's one interface, eth0.
@@ -321,6 +329,7 @@ func (s Spec) Check() error {
 	s.checkMounts(bad)
 	p.checkLimits(bad)
 	s.checkResources(bad)
+	s.checkSupervision(bad)
 	s.checkAccess(bad)
 	s.checkSecrets(bad)
 	if s.Console != ConsoleNone && s.Console != ConsoleOutput {

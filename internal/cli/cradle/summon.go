@@ -60,6 +60,7 @@ type summonFlags struct {
 	id                     idFlags
 	storage                storageFlags
 	process                processFlags
+	supervise              superviseFlags
 	owner                  ownerFlags
 	cache                  cacheFlags
 	network                networkFlags
@@ -114,6 +115,7 @@ place of the image's command, as with docker run.`,
 	flags.StringVar(&f.stack, "stack", "", "folder of the boot stack (default $KATTEST_STACK, else kattest/stack in the user's data folder)")
 	f.storage.add(flags)
 	f.process.add(flags)
+	f.supervise.add(flags)
 	f.owner.add(flags)
 	f.cache.add(flags)
 	f.network.add(flags)
@@ -309,7 +311,7 @@ func (f summonFlags) spec(img *image.Image, o image.Overrides, config *vm.Config
 		Ports:     image.SortPorts(ports),
 		Console:   pod.Console(f.console),
 	}
-	if err := errors.Join(f.network.apply(&spec, config), f.process.apply(&spec), f.storage.apply(&spec, config), f.owner.apply(&spec)); err != nil {
+	if err := errors.Join(f.network.apply(&spec, config), f.process.apply(&spec), f.supervise.apply(&spec, img), f.storage.apply(&spec, config), f.owner.apply(&spec)); err != nil {
 		return pod.Spec{}, err
 	}
 	// The rest is checked before the image's bytes are fetched.
