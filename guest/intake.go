@@ -58,8 +58,8 @@ func newIntake(spec pod.Spec, events *eventLog, log *slog.Logger) (*intake, erro
 	}, nil
 }
 
-// ServeHTTP answers a message. What is wrong with one is said only to whom an owner's
-// key has signed it: others know the spec no better for having asked.
+// ServeHTTP answers a message. Whether secrets fit the spec is said only where an
+// owner's key has signed them.
 func (i *intake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, secrets.MaxSize))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
@@ -120,17 +120,22 @@ func (a *agent) takeSecrets(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stopped := make(chan struct{})
-	defer close(stopped)
+	taken, listened := make(chan struct{}), make(chan struct{})
 	go func() {
+		defer close(listened)
 		select {
 		case <-a.control.stop:
 			cancel(errStopped)
-		case <-stopped:
+		case <-taken:
 		}
 	}()
 	var err error
 	a.secrets, err = a.keys.wait(ctx, a.spec)
+	close(taken)
+	<-listened
+	if err == nil {
+		err = context.Cause(ctx) // a stop that came with the secrets is not lost
+	}
 	return err
 }
 
