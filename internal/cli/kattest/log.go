@@ -3,6 +3,7 @@ package kattest
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 
 	"github.com/spf13/cobra"
@@ -26,9 +27,12 @@ which is to stand beside kattest or in PATH, and 'kattest log --help' says what 
 				return cli.Usage(err, "put "+logProgram+" beside kattest or into PATH: go install ./cmd/"+logProgram)
 			}
 			run := exec.CommandContext(cmd.Context(), program, args...)
-			run.Cancel = func() error { return nil } // a signal reaches it as well
+			run.Cancel = func() error { return run.Process.Signal(os.Interrupt) } // it ends in order
 			run.Stdin, run.Stdout, run.Stderr = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
 			err = run.Run()
+			if run.ProcessState != nil && run.ProcessState.Success() {
+				return nil // it was told to end, and did
+			}
 			if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() {
 				return &cli.Silent{Code: exit.ExitCode()}
 			}
