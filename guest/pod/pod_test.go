@@ -192,3 +192,20 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// readBack returns what Parse makes of the spec's canonical form: the spec.
+func readBack(t *testing.T, s Spec) Spec {
+	t.Helper()
+	data, err := s.Canonical()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Parse(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(s, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
+		t.Errorf("spec (-want +got):\n%s", diff)
+	}
+	return got
+}

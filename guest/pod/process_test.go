@@ -4,9 +4,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // bounded is a spec with all that bounds a process.
@@ -24,17 +21,7 @@ func bounded() Spec {
 
 func TestBounded(t *testing.T) {
 	s := bounded()
-	data, err := s.Canonical()
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := Parse(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(s, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
-		t.Errorf("spec (-want +got):\n%s", diff)
-	}
+	readBack(t, s)
 }
 
 func TestCheckBounds(t *testing.T) {

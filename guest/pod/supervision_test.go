@@ -1,12 +1,8 @@
 package pod
 
 import (
-	"net/netip"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // withSupervision is a spec with all that the agent does over a container's life.
@@ -21,17 +17,7 @@ func withSupervision() Spec {
 
 func TestSupervision(t *testing.T) {
 	s := withSupervision()
-	data, err := s.Canonical()
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := Parse(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(s, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
-		t.Errorf("spec (-want +got):\n%s", diff)
-	}
+	readBack(t, s)
 }
 
 func TestCheckSupervision(t *testing.T) {
