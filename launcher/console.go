@@ -1,6 +1,7 @@
 package launcher
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -18,16 +19,40 @@ type console struct {
 	written   atomic.Int64 // bytes of the guest's, the firmware's screen control aside
 	logged    int64
 	escape    escapeState
+	head      []byte        // the first maxHead bytes of text
+	unbooted  chan struct{} // closed when the firmware says that it boots nothing; nil where nobody asks
 }
+
+// noBoot is the firmware's last word where it boots nothing; an endless loop follows.
+// Source: edk2 2025.02, PlatformBootManagerUnableToBoot in
+// OvmfPkg/Library/PlatformBootManagerLib/BdsPlatform.c.
+const noBoot = "BdsDxe: No bootable option"
+
+// maxHead bounds where noBoot is looked for, in bytes: the firmware is the first to
+// print anything.
+const maxHead = 4 << 10
 
 func (c *console) Write(p []byte) (int, error) {
 	c.toLog(p)
 	text := c.plain(p)
 	c.written.Add(int64(len(text)))
+	c.look(text)
 	if len(text) > 0 {
 		_, _ = c.user.Write(text) // the user's stream may be closed; the guest goes on
 	}
 	return len(p), nil
+}
+
+// look closes unbooted, once.
+func (c *console) look(text []byte) {
+	if c.unbooted == nil || len(c.head) == maxHead {
+		return
+	}
+	c.head = append(c.head, text[:min(len(text), maxHead-len(c.head))]...)
+	if bytes.Contains(c.head, []byte(noBoot)) {
+		close(c.unbooted)
+		c.head = make([]byte, maxHead) // it is not looked for again
+	}
 }
 
 // CopyPlain copies a console's log without terminal control.

@@ -29,6 +29,41 @@ func TestConsole(t *testing.T) {
 	}
 }
 
+// TestConsoleUnbooted: the firmware's last word is heard, in pieces and between
+// control sequences; and not where others print it later.
+func TestConsoleUnbooted(t *testing.T) {
+	const said = "\x1b[2J\x1b[01;01HBdsDxe: No boot\x1b[mable option was found.\r\n"
+	for _, tt := range []struct {
+		text string
+		want bool
+	}{
+		{said, true},
+		{"BdsDxe: loading Boot0001\r\n" + said + said, true},
+		{"BdsDxe: No bootable", false},
+		{strings.Repeat("x", maxHead) + said, false},
+		{strings.Repeat("x", maxHead-len(noBoot)) + said, true},
+		{strings.Repeat("x", maxHead-len(noBoot)+1) + said, false},
+	} {
+		whole := &console{log: &countingWriter{}, user: &countingWriter{}, unbooted: make(chan struct{})}
+		pieces := &console{log: &countingWriter{}, user: &countingWriter{}, unbooted: make(chan struct{})}
+		whole.Write([]byte(tt.text))
+		for _, b := range []byte(tt.text) {
+			pieces.Write([]byte{b})
+		}
+		for name, c := range map[string]*console{"whole": whole, "in pieces": pieces} {
+			got := false
+			select {
+			case <-c.unbooted:
+				got = true
+			default:
+			}
+			if got != tt.want {
+				t.Errorf("%.40q, %s: %v, want %v", tt.text, name, got, tt.want)
+			}
+		}
+	}
+}
+
 func TestConsoleLogIsBounded(t *testing.T) {
 	var log countingWriter
 	c := &console{log: &log, user: &countingWriter{}}

@@ -20,8 +20,8 @@ type Event struct {
 	Since time.Duration
 }
 
-// maxEvents bounds what a guest may say in its life. An honest one says four
-// things.
+// maxEvents bounds what a guest may say in its life but for its health. An honest one
+// says four things.
 const maxEvents = 64
 
 // parseEvent reads one control line, without its line feed.
@@ -42,6 +42,10 @@ func parseEvent(line []byte) (port.Event, error) {
 func checkEvent(e port.Event) error {
 	switch e.Name {
 	case port.EventAgent, port.EventServing, port.EventStarted, port.EventExit, port.EventRefused:
+	case port.EventHealth:
+		if _, err := port.ParseHealth(string(e.Health)); err != nil {
+			return fmt.Errorf("health: %w", err)
+		}
 	default:
 		return fmt.Errorf("name: unknown event %.40q", e.Name)
 	}
@@ -52,6 +56,8 @@ func checkEvent(e port.Event) error {
 		return fmt.Errorf("exit: %d is not between 0 and 255", e.Exit)
 	case e.Exit != 0 && e.Name != port.EventExit:
 		return fmt.Errorf("exit: %d with event %q", e.Exit, e.Name)
+	case e.Health != "" && e.Name != port.EventHealth:
+		return fmt.Errorf("health: with event %q", e.Name)
 	case e.Reason != "" && e.Name != port.EventRefused:
 		return fmt.Errorf("reason: with event %q", e.Name)
 	}
@@ -64,13 +70,15 @@ func checkEvent(e port.Event) error {
 func readEvents(r io.Reader, start time.Time, handle func(Event)) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 0, port.MaxLine), port.MaxLine)
-	for n := 0; lines.Scan(); n++ {
-		if n == maxEvents {
-			return fmt.Errorf("control port: more than %d events", maxEvents)
-		}
+	for n := 0; lines.Scan(); {
 		e, err := parseEvent(lines.Bytes())
 		if err != nil {
 			return err
+		}
+		if e.Name != port.EventHealth {
+			if n++; n > maxEvents {
+				return fmt.Errorf("control port: more than %d events", maxEvents)
+			}
 		}
 		handle(Event{Event: e, Since: time.Since(start)})
 	}

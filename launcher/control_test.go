@@ -15,6 +15,7 @@ func TestReadEvents(t *testing.T) {
 	const in = `{"name":"agent","uptime":100}
 {"name":"serving","uptime":200}
 {"name":"started","uptime":300}
+{"name":"health","uptime":350,"health":"unhealthy"}
 {"name":"exit","uptime":400,"exit":143}
 {"name":"refused","uptime":500,"reason":"no"}
 `
@@ -31,6 +32,7 @@ func TestReadEvents(t *testing.T) {
 		{Name: port.EventAgent, Uptime: 100},
 		{Name: port.EventServing, Uptime: 200},
 		{Name: port.EventStarted, Uptime: 300},
+		{Name: port.EventHealth, Uptime: 350, Health: port.Unhealthy},
 		{Name: port.EventExit, Uptime: 400, Exit: 143},
 		{Name: port.EventRefused, Uptime: 500, Reason: "no"},
 	}
@@ -48,6 +50,9 @@ func TestReadEventsHostile(t *testing.T) {
 		{"exit status", `{"name":"exit","uptime":1,"exit":256}` + "\n", "exit: 256 is not between 0 and 255"},
 		{"exit of another event", `{"name":"agent","uptime":1,"exit":1}` + "\n", `exit: 1 with event "agent"`},
 		{"reason of another event", `{"name":"agent","uptime":1,"reason":"x"}` + "\n", `reason: with event "agent"`},
+		{"health of another event", `{"name":"agent","uptime":1,"health":"healthy"}` + "\n", `health: with event "agent"`},
+		{"no health", `{"name":"health","uptime":1}` + "\n", `health: unknown health ""`},
+		{"unknown health", `{"name":"health","uptime":1,"health":"\u001b[2J"}` + "\n", `health: unknown health "\x1b[2J"`},
 		{"negative uptime", `{"name":"agent","uptime":-1}` + "\n", "uptime: -1"},
 		{"long line", strings.Repeat("x", 1<<20), "more than 4096 bytes"},
 		{"long event", `{"name":"refused","uptime":1,"reason":"` + strings.Repeat("x", port.MaxLine) + "\"}\n", "more than 4096 bytes"},
@@ -66,9 +71,19 @@ func TestReadEventsHostile(t *testing.T) {
 	}
 }
 
+// TestManyHealths: a guest may tell of its health for years.
+func TestManyHealths(t *testing.T) {
+	n := 0
+	line := `{"name":"health","uptime":1,"health":"healthy"}` + "\n"
+	if err := readEvents(strings.NewReader(strings.Repeat(line, 10*maxEvents)), time.Now(), func(Event) { n++ }); err != nil || n != 10*maxEvents {
+		t.Errorf("%d events, %v", n, err)
+	}
+}
+
 func FuzzParseEvent(f *testing.F) {
 	f.Add([]byte(`{"name":"agent","uptime":100}`))
 	f.Add([]byte(`{"name":"exit","uptime":400,"exit":143}`))
+	f.Add([]byte(`{"name":"health","uptime":400,"health":"starting"}`))
 	f.Add([]byte(`{"name":"refused","uptime":500,"reason":"\u001b[2J"}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		e, err := parseEvent(line)

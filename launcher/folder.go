@@ -39,6 +39,7 @@ type State struct {
 	Forwards  []vm.Forward   `json:"forwards,omitempty"`
 	Began     time.Time      `json:"began"`            // QEMU's start
 	Started   time.Time      `json:"started,omitzero"` // the execution of the container's process
+	Health    port.Health    `json:"health,omitempty"` // how the container is, by the guest's word, where it has a healthcheck
 }
 
 // End is exit.json: how the last run ended.

@@ -88,6 +88,9 @@ var (
 	// says so by an endless loop before any output: edk2,
 	// OvmfPkg/AmdSev/BlobVerifierLibSevHashes/BlobVerifierSevHashes.c.
 	ErrFirmwareRefused = errors.New("the firmware refused the kernel, initrd or command line: they do not match the SEV hash table")
+	// ErrNothingBooted says that the firmware found nothing that it may boot, and said
+	// so.
+	ErrNothingBooted = errors.New("the firmware boots nothing: the SEV hash table is missing, empty or of another form")
 	// ErrBridge says that the guest could not be put on its bridge.
 	ErrBridge = errors.New("no tap device on the bridge")
 	// ErrStopped says that the guest was ended before its container was.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kraudcloud/kattest/guest/port"
@@ -21,7 +22,6 @@ const connectTimeout = time.Minute
 type session struct {
 	o       Options
 	folder  *folder
-	state   State
 	began   time.Time
 	qemu    *process
 	monitor *qmp
@@ -30,10 +30,14 @@ type session struct {
 	console *console
 	secrets bool // the launch spec expects some
 
+	mu    sync.Mutex
+	state State // run.json, but for health that is younger
+
 	ports  sync.WaitGroup // what reads from the guest
 	events chan Event
-	faults chan error  // why the guest must end
-	ending chan string // QEMU's reason for a shutdown
+	health atomic.Value // of port.Health: the guest's last word
+	faults chan error   // why the guest must end
+	ending chan string  // QEMU's reason for a shutdown
 }
 
 // start runs QEMU, connects its ports and lets the guest go.
@@ -47,7 +51,7 @@ func start(ctx context.Context, f *folder, l *launch, args []string, o Options) 
 		ending:  make(chan string, 1),
 		secrets: l.vm.Spec.Secrets != nil,
 	}
-	s.console = &console{log: f.console, user: s.o.Console}
+	s.console = &console{log: f.console, user: s.o.Console, unbooted: make(chan struct{})}
 	var err error
 	if s.qemu, err = l.startQEMU(f.dir, args); err != nil {
 		return nil, err
@@ -213,7 +217,11 @@ func (s *session) readControl(conn net.Conn) {
 	defer close(s.events)
 	defer conn.Close()
 	err := readEvents(conn, s.began, func(e Event) {
-		if e.Name == port.EventStarted {
+		switch e.Name {
+		case port.EventHealth: // as often as the guest likes
+			s.health.Store(e.Health)
+			return
+		case port.EventStarted:
 			s.noteStart(e)
 		}
 		s.o.OnEvent(e)
@@ -226,12 +234,39 @@ func (s *session) readControl(conn net.Conn) {
 
 // noteStart puts the time of the container's start into run.json, once.
 func (s *session) noteStart(e Event) {
-	if !s.state.Started.IsZero() {
+	s.changeState(func(state *State) bool {
+		first := state.Started.IsZero()
+		if first {
+			state.Started = s.began.Add(e.Since).UTC()
+		}
+		return first
+	})
+}
+
+// healthInterval is how often the guest's word on its health is taken over.
+const healthInterval = time.Second
+
+// noteHealth puts the guest's last word on its health into run.json.
+func (s *session) noteHealth() {
+	h, said := s.health.Load().(port.Health)
+	if !said {
 		return
 	}
-	s.state.Started = s.began.Add(e.Since).UTC()
-	if err := s.folder.writeState(s.state); err != nil {
-		s.fault(err)
+	s.changeState(func(state *State) bool {
+		other := state.Health != h
+		state.Health = h
+		return other
+	})
+}
+
+// changeState writes run.json anew where do says that it has changed the state.
+func (s *session) changeState(do func(*State) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if do(&s.state) {
+		if err := s.folder.writeState(s.state); err != nil {
+			s.fault(err)
+		}
 	}
 }
 

@@ -28,6 +28,8 @@ func (s *session) supervise(ctx context.Context) (int, error) {
 	defer boot.Stop()
 	watch := time.NewTicker(watchInterval)
 	defer watch.Stop()
+	health := time.NewTicker(healthInterval)
+	defer health.Stop()
 	var (
 		loop     deadLoop
 		stopping <-chan time.Time
@@ -36,6 +38,7 @@ func (s *session) supervise(ctx context.Context) (int, error) {
 		ended    = s.qemu.done
 		timeout  = s.o.StopTimeout
 		asked    bool
+		unbooted = s.console.unbooted
 	)
 	end := func(cause error) {
 		if out.cause == nil {
@@ -92,10 +95,17 @@ func (s *session) supervise(ctx context.Context) (int, error) {
 			}
 		case <-s.o.Kill:
 			end(ErrStopped)
+		case <-unbooted:
+			unbooted = nil
+			if !out.agent { // whose console it is from then on
+				end(ErrNothingBooted)
+			}
 		case <-boot.C:
 			if !out.started && !out.waiting && !out.over() {
 				end(s.bootTimeout(out.agent))
 			}
+		case <-health.C:
+			s.noteHealth()
 		case <-watch.C:
 			// A guest's registers are its own on SNP.
 			if s.o.Platform == SNP || out.agent || s.console.written.Load() > 0 {

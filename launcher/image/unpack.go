@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -8,11 +9,11 @@ import (
 	"hash"
 	"io"
 	"os"
+	"strings"
 	"sync/atomic"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/partial"
-	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 )
 
@@ -89,28 +90,45 @@ func (l layer) stream(blob io.Reader) (io.ReadCloser, hash.Hash, error) {
 	if l.desc.Digest == l.diffID {
 		return io.NopCloser(blob), nil, nil
 	}
-	packed, err := partial.CompressedToLayer(&streamLayer{l.desc, blob})
-	if err != nil {
-		return nil, nil, err
-	}
-	stream, err := packed.Uncompressed()
+	stream, err := decompress(blob)
 	return stream, sha256.New(), err
 }
 
-// streamLayer lets go-containerregistry find out how a blob is packed.
-type streamLayer struct {
-	desc v1.Descriptor
-	r    io.Reader
+// Magic numbers. Sources: RFC 1952, section 2.3.1; RFC 8878, section 3.1.1.
+const (
+	gzipMagic = "\x1f\x8b"
+	zstdMagic = "\x28\xb5\x2f\xfd"
+)
+
+// decompress finds out how a stream is packed, whatever its media type says, as docker
+// does. One that is not packed is left as it is.
+func decompress(r io.Reader) (io.ReadCloser, error) {
+	in := bufio.NewReaderSize(r, aheadSize)
+	magic, err := in.Peek(len(zstdMagic))
+	if err != nil && !errors.Is(err, io.EOF) { // what is shorter is not packed
+		return nil, err
+	}
+	switch {
+	case strings.HasPrefix(string(magic), gzipMagic):
+		return gzip.NewReader(in)
+	case string(magic) == zstdMagic:
+		z, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return nil, err
+		}
+		return z.IOReadCloser(), nil
+	}
+	return io.NopCloser(in), nil
 }
 
-func (s *streamLayer) Digest() (v1.Hash, error)            { return s.desc.Digest, nil }
-func (s *streamLayer) Size() (int64, error)                { return s.desc.Size, nil }
-func (s *streamLayer) MediaType() (types.MediaType, error) { return s.desc.MediaType, nil }
-func (s *streamLayer) Compressed() (io.ReadCloser, error)  { return io.NopCloser(s.r), nil }
+// maxWindow bounds the memory that a zstd stream asks for, in bytes: what the zstd
+// program takes without being told to.
+const maxWindow = 128 << 20
 
-// readAhead reads and hashes a stream in a goroutine of its own; what is taken
-// from it is written to a spool, if there is one.
+// readAhead reads a stream in a goroutine of its own, for it may have to be unpacked;
+// what is taken from it is hashed and written to a spool, if there are these.
 type readAhead struct {
+	sum         hash.Hash
 	keep        *spool
 	full, empty chan []byte
 	cancel      context.CancelFunc
@@ -125,7 +143,7 @@ const (
 
 func newReadAhead(ctx context.Context, r io.Reader, sum hash.Hash, keep *spool) *readAhead {
 	ctx, cancel := context.WithCancel(ctx)
-	a := &readAhead{keep: keep, full: make(chan []byte, aheadBuffers), empty: make(chan []byte, aheadBuffers), cancel: cancel}
+	a := &readAhead{sum: sum, keep: keep, full: make(chan []byte, aheadBuffers), empty: make(chan []byte, aheadBuffers), cancel: cancel}
 	for range aheadBuffers {
 		a.empty <- make([]byte, aheadSize)
 	}
@@ -143,9 +161,6 @@ func newReadAhead(ctx context.Context, r io.Reader, sum hash.Hash, keep *spool) 
 			n, a.err = io.ReadFull(r, buf[:aheadSize])
 			if errors.Is(a.err, io.ErrUnexpectedEOF) {
 				a.err = io.EOF
-			}
-			if sum != nil {
-				sum.Write(buf[:n])
 			}
 			a.full <- buf[:n]
 		}
@@ -165,6 +180,9 @@ func (a *readAhead) Read(p []byte) (int, error) {
 			return 0, a.err
 		}
 		a.buf, a.rest = buf, buf
+		if a.sum != nil {
+			a.sum.Write(buf)
+		}
 		if a.keep != nil {
 			if err := a.keep.append(buf); err != nil {
 				return 0, err

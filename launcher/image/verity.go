@@ -43,7 +43,8 @@ type verityWriter struct {
 
 // level is one of the tree's, with the block that is being filled.
 type level struct {
-	offset int64 // of that block
+	offset int64  // of what is to be written
+	full   []byte // blocks that are
 	block  [blockSize]byte
 	n      int // digests in it
 }
@@ -53,6 +54,8 @@ type level struct {
 const (
 	verityBuffers    = 8
 	verityBufferSize = 256 * blockSize
+	// A write to the file waits for any other: of the tree there are few as well.
+	levelBufferSize = 64 * blockSize
 )
 
 func newVerityWriter(f io.WriterAt, salt pod.Hash, blocks int64) *verityWriter {
@@ -166,18 +169,28 @@ func (w *verityWriter) add(i int, digest pod.Hash) error {
 
 func (w *verityWriter) put(i int) error {
 	l := &w.levels[i]
-	if _, err := w.f.WriteAt(l.block[:], l.offset); err != nil {
-		return err
-	}
+	l.full = append(l.full, l.block[:]...)
 	digest := w.digest(l.block[:])
-	l.offset += blockSize
 	clear(l.block[:])
 	l.n = 0
 	if i+1 == len(w.levels) {
 		copy(l.block[:], digest[:])
 		return nil
 	}
+	if len(l.full) == levelBufferSize {
+		if err := l.write(w.f); err != nil {
+			return err
+		}
+	}
 	return w.add(i+1, digest)
+}
+
+// write writes the blocks that are full.
+func (l *level) write(f io.WriterAt) error {
+	_, err := f.WriteAt(l.full, l.offset)
+	l.offset += int64(len(l.full))
+	l.full = l.full[:0]
+	return err
 }
 
 // finish writes what is left and returns what opens the device.
@@ -197,6 +210,9 @@ func (w *verityWriter) finish() (pod.Verity, error) {
 			if err := w.put(i); err != nil {
 				return pod.Verity{}, err
 			}
+		}
+		if err := w.levels[i].write(w.f); err != nil {
+			return pod.Verity{}, err
 		}
 	}
 	top := w.levels[len(w.levels)-1]
