@@ -5,7 +5,8 @@
 // What the workload gets is what docker gives a container by default, with
 // these differences: no CAP_MKNOD, no device nodes from the image, no user
 // namespaces, and the guest's own network namespace. As with docker, no_new_privs
-// is off unless the spec asks for it, and orphans are for the workload to reap.
+// is off unless the spec asks for it, and orphans are for the workload to reap unless
+// the spec asks for a reaper.
 package container
 
 import (
@@ -20,10 +21,13 @@ import (
 )
 
 // Names under which the agent executes itself as what becomes a process of the
-// container: the workload, or a further one.
+// container: the workload, a further one, one that reads and writes archives there, or
+// the workload's reaper.
 const (
-	Arg0     = "cradle-container"
-	ExecArg0 = "cradle-exec"
+	Arg0        = "cradle-container"
+	ExecArg0    = "cradle-exec"
+	ArchiveArg0 = "cradle-archive"
+	ReaperArg0  = "cradle-reaper"
 )
 
 // Exit statuses where the workload could not be executed, as docker's and the shell's.
@@ -40,6 +44,7 @@ type Config struct {
 	Addresses   []string    `json:"addresses"`   // for /etc/hosts
 	Nameservers []string    `json:"nameservers"` // for /etc/resolv.conf
 	Search      []string    `json:"search"`
+	DNSOptions  []string    `json:"dnsOptions"`
 	Hosts       []pod.Host  `json:"hosts"`
 	Mounts      []Mount     `json:"mounts"`
 	Volumes     []string    `json:"volumes"`  // the image's
@@ -50,7 +55,7 @@ type Config struct {
 func NewConfig(spec pod.Spec, root string) Config {
 	c := Config{
 		Root: root, Process: spec.Process, Hostname: spec.Network.Hostname,
-		Search: spec.Network.Search, Hosts: spec.Network.Hosts,
+		Search: spec.Network.Search, DNSOptions: spec.Network.Options, Hosts: spec.Network.Hosts,
 		ReadOnly: spec.Image.ReadOnly, Volumes: spec.Image.Volumes,
 	}
 	for _, a := range spec.Network.Addresses {

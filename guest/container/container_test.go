@@ -189,10 +189,10 @@ func TestEtc(t *testing.T) {
 	if got := hosts(c); got != want {
 		t.Errorf("hosts %q, want %q", got, want)
 	}
-	if got := resolvConf([]string{"10.0.2.3", "fd00::3"}, []string{"a.example", "b"}); got != "nameserver 10.0.2.3\nnameserver fd00::3\nsearch a.example b\n" {
+	if got := resolvConf([]string{"10.0.2.3", "fd00::3"}, []string{"a.example", "b"}, []string{"ndots:2", "rotate"}); got != "nameserver 10.0.2.3\nnameserver fd00::3\nsearch a.example b\noptions ndots:2 rotate\n" {
 		t.Errorf("resolv.conf %q", got)
 	}
-	if got := resolvConf(nil, nil); got != "" {
+	if got := resolvConf(nil, nil, nil); got != "" {
 		t.Errorf("resolv.conf %q", got)
 	}
 }

@@ -29,7 +29,9 @@ func tell(do func(config io.Reader) error) int {
 	for _, fd := range []int{configFD, statusFD, consoleFD, targetFD} {
 		unix.CloseOnExec(fd)
 	}
-	err := do(os.NewFile(configFD, "config"))
+	config := os.NewFile(configFD, "config")
+	err := do(config)
+	config.Close() // not before: its number may be the reaper's configuration by then
 	s := status{Reason: err.Error()}
 	if execErr, ok := errors.AsType[*ExecError](err); ok {
 		s.Exit = execErr.Exit
@@ -94,7 +96,7 @@ func become(config io.Reader) error {
 	}); err != nil {
 		return err
 	}
-	return execute(c.Process)
+	return execute(c.Process, "")
 }
 
 // hide keeps processes of the container from this one, and so from its descriptors and
@@ -145,6 +147,11 @@ func openStreams(p pod.Process, console bool) error {
 	case p.Terminal:
 		if err := openTerminal(); err != nil {
 			return err
+		}
+		if !p.Init { // who reaps leaves it to the workload
+			if err := unix.IoctlSetInt(0, unix.TIOCSCTTY, 0); err != nil {
+				return err
+			}
 		}
 		if console {
 			return makeConsole()
@@ -197,8 +204,9 @@ func protectRoot(protect bool) error {
 	return unix.MountSetattr(unix.AT_FDCWD, "/", 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
 }
 
-// execute takes the user's identity and executes the workload.
-func execute(p pod.Process) error {
+// execute takes the user's identity and executes the program, by its arguments if it
+// is empty.
+func execute(p pod.Process, program string) error {
 	u, err := resolveUser(p.User, p.Groups)
 	if err != nil {
 		return err
@@ -230,11 +238,15 @@ func execute(p pod.Process) error {
 	if err := takeIdentity(u, p.Capabilities); err != nil {
 		return err
 	}
-	file, err := lookup(p.Args[0], env)
-	if err != nil {
-		return err
+	if program == "" {
+		if program, err = lookup(p.Args[0], env); err != nil {
+			return err
+		}
 	}
-	return execError(p.Args[0], unix.Exec(file, p.Args, env))
+	if p.Init {
+		return reap(program, p, env)
+	}
+	return execError(p.Args[0], unix.Exec(program, p.Args, env))
 }
 
 // execError says as the shell does what is wrong with a program.

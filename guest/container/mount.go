@@ -146,7 +146,7 @@ func writeEtc(c Config) error {
 	for name, text := range map[string]string{
 		"/etc/hostname":    c.Hostname + "\n",
 		"/etc/hosts":       hosts(c),
-		"/etc/resolv.conf": resolvConf(c.Nameservers, c.Search),
+		"/etc/resolv.conf": resolvConf(c.Nameservers, c.Search, c.DNSOptions),
 	} {
 		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
@@ -170,13 +170,16 @@ func hosts(c Config) string {
 	return b.String()
 }
 
-func resolvConf(nameservers, search []string) string {
+func resolvConf(nameservers, search, options []string) string {
 	var b strings.Builder
 	for _, a := range nameservers {
 		fmt.Fprintf(&b, "nameserver %s\n", a)
 	}
 	if len(search) > 0 {
 		fmt.Fprintf(&b, "search %s\n", strings.Join(search, " "))
+	}
+	if len(options) > 0 {
+		fmt.Fprintf(&b, "options %s\n", strings.Join(options, " "))
 	}
 	return b.String()
 }

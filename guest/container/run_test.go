@@ -1,7 +1,9 @@
 package container
 
 import (
+	"archive/tar"
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,6 +35,10 @@ func TestMain(m *testing.M) {
 		os.Exit(Init())
 	case ExecArg0:
 		os.Exit(ExecInit())
+	case ArchiveArg0:
+		os.Exit(ArchiveMain())
+	case ReaperArg0:
+		os.Exit(Reaper())
 	case "/probe":
 		if err := doProbe(os.Args[1], os.Args[2:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -101,15 +107,43 @@ func doProbe(verb string, args []string) error {
 		return err
 	case "terminal":
 		return probeTerminal()
+	case "nothing":
+	case "abandon":
+		child := exec.Command("/probe", "nothing")
+		if err := child.Start(); err != nil {
+			return err
+		}
+		fmt.Println(child.Process.Pid)
+	case "orphan":
+		return probeOrphan()
 	case "sleep":
 		stop := make(chan os.Signal, 1)
-		signal.Notify(stop, syscall.SIGTERM)
+		signal.Notify(stop, syscall.SIGTERM, syscall.Signal(sigRTMin+3))
 		fmt.Println("ready")
-		<-stop
-		os.Exit(7)
+		if <-stop == syscall.SIGTERM {
+			os.Exit(7)
+		}
+		os.Exit(8)
 	default:
 		return fmt.Errorf("unknown verb %q", verb)
 	}
+	return nil
+}
+
+// probeOrphan says whether anyone waits for a process whose parent has gone.
+func probeOrphan() error {
+	out, err := exec.Command("/probe", "abandon").Output()
+	if err != nil {
+		return err
+	}
+	for range 100 {
+		if _, err := os.Stat("/proc/" + strings.TrimSpace(string(out))); errors.Is(err, os.ErrNotExist) {
+			fmt.Println("reaped")
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	fmt.Println("left")
 	return nil
 }
 
@@ -163,6 +197,12 @@ func newContainer(t *testing.T, args ...string) (Config, string) {
 	self, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if testing.Short() {
+		t.Skip("the race detector needs the C library, and a container has none")
+	}
+	if bytes.Contains(self[:min(len(self), 4096)], []byte("/ld-linux")) {
+		t.Fatal("this test needs the C library, which a container has not: run it with CGO_ENABLED=0")
 	}
 	for name, data := range map[string][]byte{"probe": self, "etc/passwd": []byte(passwd), "etc/group": []byte(group), "data/file": nil} {
 		file := filepath.Join(root, name)
@@ -466,5 +506,88 @@ func TestExec(t *testing.T) {
 	}
 	if p, err := container.Exec(Exec{Args: []string{"/probe", "self"}}); p != nil || err == nil {
 		t.Errorf("in a container that has ended: %v, %v", p, err)
+	}
+}
+
+// Archives are read and written in the container, by one who has no more than its files.
+func TestArchive(t *testing.T) {
+	c, cgroup := newContainer(t, "sleep")
+	c.Process.Env = []string{"GODEBUG=inittrace=1"} // means nothing to the agent's program
+	c.ReadOnly, c.Volumes = true, []string{"/data"}
+	if err := os.Mkdir(filepath.Join(c.Root, "srv"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	container := launch(t, c, cgroup)
+	ready(t, container.Process)
+	do := func(a Archive, in []byte) (out, said string, exit int) {
+		t.Helper()
+		p, err := container.Archive(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			if p.Stdin != nil {
+				_, _ = p.Stdin.Write(in)
+				p.Stdin.Close()
+			}
+		}()
+		data, err := io.ReadAll(p.Stdout)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(p.Stderr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if exit, err = p.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		return string(data), string(text), exit
+	}
+	out, said, exit := do(Archive{Operation: ArchivePack, Path: "/etc"}, nil)
+	line, packed, _ := strings.Cut(out, "\n")
+	if exit != 0 || said != "" || !strings.HasPrefix(line, `{"name":"etc",`) {
+		t.Fatalf("%d, %q, %q", exit, line, said)
+	}
+	if out, said, exit := do(Archive{Operation: ArchiveUnpack, Path: "/data", User: "app"}, []byte(packed)); out != "" || said != "" || exit != 0 {
+		t.Fatalf("%d, %q, %q", exit, out, said)
+	}
+	var back tar.Header
+	if out, _, exit := do(Archive{Operation: ArchivePack, Path: "/data/etc/passwd"}, nil); exit == 0 {
+		_, packed, _ := strings.Cut(out, "\n")
+		h, err := tar.NewReader(strings.NewReader(packed)).Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		back = *h
+	}
+	if back.Uid != 1000 || back.Gid != 1001 || back.Size != int64(len(passwd)) {
+		t.Errorf("%+v", back)
+	}
+	for _, tt := range []struct {
+		a    Archive
+		in   string
+		want int
+		says string
+	}{
+		{Archive{Operation: ArchiveStat, Path: "/etc/passwd"}, "", 0, ""},
+		{Archive{Operation: ArchiveStat, Path: "/missing"}, "", ArchiveNotFound, "no such file"},
+		{Archive{Operation: ArchiveStat, Path: ""}, "", ArchiveRefused, "path: empty"},
+		{Archive{Operation: ArchivePack, Path: "/etc/passwd/x"}, "", ArchiveRefused, "not a directory"},
+		{Archive{Operation: ArchiveUnpack, Path: "/etc/passwd"}, "", ArchiveRefused, "not a directory"},
+		{Archive{Operation: ArchiveUnpack, Path: "/missing"}, "", ArchiveNotFound, "no such file"},
+		{Archive{Operation: ArchiveUnpack, Path: "/"}, "junk", ArchiveRefused, "archive: entry 1"},
+		{Archive{Operation: ArchiveUnpack, Path: "/data", User: "missing"}, "", ArchiveFailed, "missing"},
+		{Archive{Operation: ArchiveUnpack, Path: "/srv"}, packed, ArchiveReadOnly, "read-only"},
+		{Archive{Operation: ArchiveStat, Path: "/proc/1/root/etc/../probe"}, "", ArchiveFailed, "permission"}, // no CAP_SYS_PTRACE
+		{Archive{Operation: "other"}, "", ArchiveFailed, "unknown operation"},
+	} {
+		if _, said, exit := do(tt.a, []byte(tt.in)); exit != tt.want || !strings.Contains(said, tt.says) {
+			t.Errorf("%+v: %d, %q; want %d, %q", tt.a, exit, said, tt.want, tt.says)
+		}
+	}
+	out, _, exit = do(Archive{Operation: ArchivePack, Path: "/proc/self/status"}, nil)
+	if exit != 0 || !strings.Contains(out, `"name":"status"`) {
+		t.Errorf("%d, %q", exit, out)
 	}
 }

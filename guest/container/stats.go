@@ -19,6 +19,7 @@ type Stats struct {
 	InactiveFile                 uint64 // bytes of Memory: cache that can go at once
 	Pids, PidsLimit              uint64 // processes and threads
 	CPUMicroseconds              uint64 // since the cgroup was made
+	GuestMicroseconds            uint64 // of all processors since the guest's start, idle or not
 	UserMicroseconds             uint64
 	SystemMicroseconds           uint64
 	Periods, Throttled           uint64 // of 100 ms, in which it ran, and in which it had to wait
@@ -73,6 +74,10 @@ func ReadStats(cgroup string) (Stats, error) {
 			return Stats{}, fmt.Errorf("%s: %w", value.file, err)
 		}
 	}
+	var err error
+	if s.GuestMicroseconds, err = processorTime(); err != nil {
+		return Stats{}, err
+	}
 	for name, to := range map[string]*uint64{
 		"rx_bytes": &s.ReceivedBytes, "tx_bytes": &s.SentBytes, "rx_packets": &s.ReceivedPackets, "tx_packets": &s.SentPackets,
 	} {
@@ -83,6 +88,30 @@ func ReadStats(cgroup string) (Stats, error) {
 		}
 	}
 	return s, nil
+}
+
+// processorTime sums the first line of proc_stat(5) but for the guests' times, which
+// are in the users' already.
+func processorTime() (uint64, error) {
+	text, err := readFile("/proc/stat")
+	if err != nil {
+		return 0, err
+	}
+	line, _, _ := strings.Cut(text, "\n")
+	const first, last, hundredth = 1, 8, 10_000 // fields, and microseconds
+	fields := strings.Fields(line)
+	if len(fields) <= last || fields[0] != "cpu" {
+		return 0, fmt.Errorf("/proc/stat begins with %.80q", line)
+	}
+	var sum uint64
+	for _, field := range fields[first : last+1] {
+		n, err := strconv.ParseUint(field, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("/proc/stat: %w", err)
+		}
+		sum += n
+	}
+	return sum * hundredth, nil
 }
 
 // number reads a file of one number, "max" being 0, or of lines of key and number.

@@ -42,7 +42,7 @@ func receiveFile(socket *os.File) (int, error) {
 }
 
 // openTerminal makes a terminal of the container's own, whose other end it sends to
-// the agent, and makes it this session's and the standard streams.
+// the agent, and makes it the standard streams.
 func openTerminal() error {
 	master, err := unix.Open("/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -74,7 +74,7 @@ func openTerminal() error {
 			return err
 		}
 	}
-	return unix.IoctlSetInt(0, unix.TIOCSCTTY, 0)
+	return nil
 }
 
 // makeConsole makes the workload's terminal /dev/console, as docker does.
