@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"math/big"
@@ -138,12 +139,19 @@ func TestPlacesAreApart(t *testing.T) {
 	for range maxStrangers - 1 {
 		strangers = append(strangers, dial(t, address, nil))
 	}
-	for range 3 {
-		dial(t, address, named) // each passes through the one place that is left
+	stay := func(key *tls.Certificate) {
+		t.Helper()
+		conn := dial(t, address, key)
+		fmt.Fprint(conn, "GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n")
+		if _, err := conn.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	wait(t, func() bool { return len(c.gate.clients) == 3 && len(c.gate.strangers) == maxStrangers }) // one waits for the next
-	for range maxClients - 3 {
-		dial(t, address, named)
+	for n := range maxClients {
+		stay(named) // each passes through the one place that is left
+		if got := len(c.gate.clients); got != n+1 {
+			t.Fatalf("%d clients, want %d", got, n+1)
+		}
 	}
 	if got := ask(t, address, named, "/nowhere"); !strings.HasPrefix(got, "HTTP/1.1 404") { // by a stranger's place
 		t.Error(got)
@@ -151,7 +159,99 @@ func TestPlacesAreApart(t *testing.T) {
 	for _, conn := range strangers {
 		conn.Close()
 	}
-	wait(t, func() bool { return len(c.gate.strangers) == 1 && len(c.gate.clients) == maxClients })
+	wait(t, func() bool { return len(c.gate.strangers) == 0 && len(c.gate.clients) == maxClients })
+	c.gate.mu.Lock()
+	defer c.gate.mu.Unlock()
+	if n := len(c.gate.queue); n != 0 {
+		t.Errorf("%d strangers are thought to be there", n)
+	}
+}
+
+// Strangers that say nothing, many more than there are places, do not keep out a
+// client that comes after them: those that came first make room. They stay where
+// nobody wants their place.
+func TestSilentStrangersMakeRoom(t *testing.T) {
+	named, id := clientKey(t)
+	c, address := startChannel(t, pod.Spec{Access: []pod.Access{{Key: id, Allow: []pod.Operation{pod.OpDockerPS}}}}, nil)
+	silent := func(n int) (all []net.Conn) {
+		for range n {
+			conn, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { conn.Close() })
+			all = append(all, conn)
+		}
+		return all
+	}
+	first := silent(maxStrangers)
+	wait(t, func() bool { return len(c.gate.strangers) == maxStrangers })
+	time.Sleep(c.gate.time + c.gate.time/4)
+	if n := len(c.gate.strangers); n != maxStrangers {
+		t.Errorf("%d strangers, want all %d", n, maxStrangers)
+	}
+	silent(2 * maxStrangers)
+	began := time.Now()
+	if got := ask(t, address, named, "/nowhere"); !strings.HasPrefix(got, "HTTP/1.1 404") {
+		t.Error(got)
+	}
+	if took := time.Since(began); took > requestTimeout/2 {
+		t.Errorf("the client waited %v", took)
+	}
+	for _, conn := range first {
+		if _, err := conn.Read(make([]byte, 1)); err == nil {
+			t.Error("a stranger that said nothing was answered")
+		}
+	}
+}
+
+// half sends no more than the first encrypted record, which is the certificate: what
+// shows that its key is held comes after it.
+// Source: RFC 8446, sections 4.4 and 5.1.
+type half struct {
+	net.Conn
+	sent bool
+}
+
+func (h *half) Write(p []byte) (int, error) {
+	for rest := p; len(rest) > 0; {
+		size := 5 + int(binary.BigEndian.Uint16(rest[3:]))
+		if encrypted := rest[0] == 23; !encrypted || !h.sent {
+			if _, err := h.Conn.Write(rest[:size]); err != nil {
+				return 0, err
+			}
+			h.sent = encrypted
+		}
+		rest = rest[size:]
+	}
+	return len(p), nil
+}
+
+// Who shows the certificate of a client that is named, and not that it has the key,
+// stays a stranger.
+func TestACertificateTakesNoClientsPlace(t *testing.T) {
+	named, id := clientKey(t)
+	c, address := startChannel(t, pod.Spec{Access: []pod.Access{{Key: id, Allow: []pod.Operation{pod.OpDockerPS}}}}, nil)
+	for _, withheld := range []bool{true, false} {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if withheld {
+			conn = &half{Conn: conn}
+		}
+		over := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{*named}})
+		fmt.Fprint(over, "GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n")
+		if !withheld {
+			wait(t, func() bool { return len(c.gate.strangers) == 1 && len(c.gate.clients) == 1 })
+			continue
+		}
+		time.Sleep(100 * time.Millisecond)
+		if s, k := len(c.gate.strangers), len(c.gate.clients); s != 1 || k != 0 {
+			t.Errorf("%d strangers and %d clients, want 1 and 0", s, k)
+		}
+	}
 }
 
 func wait(t testing.TB, until func() bool) {

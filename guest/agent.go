@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kraudcloud/kattest/guest/container"
+	"github.com/kraudcloud/kattest/guest/docker"
 	"github.com/kraudcloud/kattest/guest/platform"
 	"github.com/kraudcloud/kattest/guest/pod"
 	"github.com/kraudcloud/kattest/guest/port"
@@ -33,6 +34,10 @@ func Main() {
 		os.Exit(container.Init())
 	case container.ExecArg0:
 		os.Exit(container.ExecInit())
+	case container.ArchiveArg0:
+		os.Exit(container.ArchiveMain())
+	case container.ReaperArg0:
+		os.Exit(container.Reaper())
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	if os.Getpid() != 1 {
@@ -45,7 +50,8 @@ func Main() {
 
 // run is the agent. It gets its owner's secrets over its port, unless keys has them.
 func run(log *slog.Logger, keys keySource) {
-	a := &agent{log: log, keys: keys, failed: make(chan error, 1)}
+	a := newAgent(log)
+	a.keys = keys
 	a.end(a.run(context.Background(), a.steps()))
 	powerOff(log)
 }
@@ -58,6 +64,7 @@ type agent struct {
 
 	platform *platform.Platform
 	spec     pod.Spec
+	digest   pod.Hash
 	stop     unix.Signal // the spec's stop signal
 	events   eventLog
 	image    *verityImage
@@ -66,8 +73,13 @@ type agent struct {
 	mounted  []mounted
 	mounts   []container.Mount // what the container gets
 	task     *task
+	docker   *docker.Server // nil where the spec names no client
 	output   output
 	exit     *int // the container's exit status
+}
+
+func newAgent(log *slog.Logger) *agent {
+	return &agent{log: log, failed: make(chan error, 1), task: newTask(), output: output{log: container.NewLog(logSize)}}
 }
 
 // A step is one part of a boot. An error ends the guest.
@@ -165,9 +177,10 @@ func (a *agent) end(err error) {
 		event = port.Event{Name: port.EventExit, Exit: *a.exit}
 		a.log.Info("exit", "status", *a.exit)
 	}
-	if a.task != nil && a.exit == nil {
+	if a.exit == nil {
 		_ = a.task.signal(unix.SIGKILL) // power-off ends it in any case
 	}
+	a.endDocker()
 	a.unmountAll()
 	if a.image != nil && a.image.corrupt() {
 		a.log.Warn("dm-verity: the root disk does not hold the image: reads of it failed")

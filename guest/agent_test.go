@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kraudcloud/kattest/guest/container"
 	"github.com/kraudcloud/kattest/guest/pod"
@@ -20,12 +21,18 @@ func TestMain(m *testing.M) {
 	switch {
 	case os.Args[0] == container.Arg0:
 		os.Exit(container.Init())
+	case os.Args[0] == container.ExecArg0:
+		os.Exit(container.ExecInit())
+	case os.Args[0] == container.ArchiveArg0:
+		os.Exit(container.ArchiveMain())
+	case os.Args[0] == "/sleep": // the workload of tests that run a container
+		time.Sleep(time.Hour)
 	case os.Getpid() == 1 && os.Args[0] == "/init":
 		log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 		log.Info("agent", "uptime", uptime())
 		run(log, testKeys{})
 	}
-	os.Exit(m.Run())
+	os.Exit(testContainers(m))
 }
 
 // testKeys finds in the secret's name what its owner hands over: a letter of

@@ -3,9 +3,12 @@ package guest
 import (
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/kraudcloud/kattest/guest/evidence"
+	"github.com/kraudcloud/kattest/guest/pod"
 )
 
 // Names of the event log's entries, see docs/spec/agent.md.
@@ -21,6 +24,7 @@ const (
 	eventStarted   = "started"
 	eventRestarted = "restarted"
 	eventExit      = "exit"
+	eventAccess    = "access" // what a client asked for
 )
 
 // eventLog is what the agent has done. Evidence binds it.
@@ -51,6 +55,25 @@ func (l *eventLog) restarted(n, exit int) {
 		}
 	}
 	l.events = append(l.events, e)
+}
+
+// decided notes that the client of that place in the spec's access asked for an
+// operation. What is asked for again is counted: the log stays bounded.
+func (l *eventLog) decided(client int, op pod.Operation, allowed bool) {
+	what := fmt.Sprintf("%d %s refused ", client, op)
+	if allowed {
+		what = fmt.Sprintf("%d %s allowed ", client, op)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, e := range l.events {
+		if count, ok := strings.CutPrefix(e.Value, what); ok && e.Name == eventAccess {
+			n, _ := strconv.ParseUint(count, 10, 64) // it was written here
+			l.events[i].Value = what + strconv.FormatUint(n+1, 10)
+			return
+		}
+	}
+	l.events = append(l.events, evidence.Event{Name: eventAccess, Value: what + "1"})
 }
 
 func (l *eventLog) snapshot() []evidence.Event {

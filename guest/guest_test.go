@@ -34,7 +34,7 @@ func says(err error, want string) bool {
 
 // The spec is judged before any device but its own disk is looked at.
 func TestStepsInOrder(t *testing.T) {
-	a := &agent{log: quiet()}
+	a := newAgent(quiet())
 	var names []string
 	for _, s := range a.steps() {
 		names = append(names, s.String())
@@ -69,7 +69,7 @@ func TestRunStops(t *testing.T) {
 		}, "server: panic: oh"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			a := &agent{log: quiet(), failed: make(chan error, 1)}
+			a := newAgent(quiet())
 			ran := ""
 			err := a.run(t.Context(), []step{
 				{"first", func(context.Context) error { ran += "1"; return nil }},
@@ -127,7 +127,7 @@ func TestTakeSpec(t *testing.T) {
 		{"unknown signal", replace("SIGTERM", "SIGNONE"), pod.Digest(replace("SIGTERM", "SIGNONE")), `process.stopSignal: unknown signal "SIGNONE"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			a := &agent{log: quiet()}
+			a := newAgent(quiet())
 			err := a.takeSpec(tt.data, tt.hostData)
 			if !says(err, tt.want) {
 				t.Fatalf("got error %v, want %q", err, tt.want)
@@ -287,7 +287,8 @@ func TestEnd(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := &fakePort{}
-			a := &agent{log: quiet(), control: &control{port: p}, exit: tt.exit}
+			a := newAgent(quiet())
+			a.control, a.exit = &control{port: p}, tt.exit
 			a.end(tt.err)
 			if !strings.Contains(p.String(), tt.want) {
 				t.Errorf("event %s, want %s", p, tt.want)
@@ -320,7 +321,7 @@ func TestLossy(t *testing.T) {
 
 // Without console=output no port is opened, and everything is read.
 func TestOutputWithoutConsole(t *testing.T) {
-	var o output
+	o := &newAgent(quiet()).output
 	if err := o.open(t.Context(), pod.ConsoleNone); err != nil {
 		t.Fatal(err)
 	}

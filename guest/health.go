@@ -7,27 +7,19 @@ import (
 	"sync"
 	"time"
 
+	"github.com/moby/moby/api/types/events"
 	"golang.org/x/sys/unix"
 
 	"github.com/kraudcloud/kattest/guest/container"
 	"github.com/kraudcloud/kattest/guest/pod"
-)
-
-// HealthStatus is docker's word for how a workload is.
-type HealthStatus string
-
-// The values of HealthStatus. A workload without a healthcheck has none of them.
-const (
-	HealthStarting HealthStatus = "starting"
-	Healthy        HealthStatus = "healthy"
-	Unhealthy      HealthStatus = "unhealthy"
+	"github.com/kraudcloud/kattest/guest/port"
 )
 
 // health is what the checks of one run have shown.
 type health struct {
-	Status   HealthStatus
-	Failures int     // in a row
-	Log      []probe // the last ones, oldest first
+	Status   port.Health // none before the first run, or without a healthcheck
+	Failures int         // in a row
+	Log      []probe     // the last ones, oldest first
 }
 
 // probe is one check.
@@ -50,11 +42,11 @@ func (h *health) note(p probe, retries int, starting bool) {
 	h.Log = h.Log[max(0, len(h.Log)-maxProbes):]
 	switch {
 	case p.Exit == 0:
-		h.Status, h.Failures = Healthy, 0
-	case starting && h.Status == HealthStarting:
+		h.Status, h.Failures = port.Healthy, 0
+	case starting && h.Status == port.HealthStarting:
 	default:
 		if h.Failures++; h.Failures >= retries {
-			h.Status = Unhealthy
+			h.Status = port.Unhealthy
 		}
 	}
 }
@@ -62,14 +54,12 @@ func (h *health) note(p probe, retries int, starting bool) {
 // watch checks the workload until ctx ends, with its run.
 func (t *task) watch(ctx context.Context, h pod.Healthcheck) {
 	milliseconds := func(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
-	t.mu.Lock()
-	t.state.Health.Status = HealthStarting
-	t.mu.Unlock()
+	t.change(func(s *taskState) { s.Health.Status = port.HealthStarting })
 	began := time.Now()
 	for {
 		starting := time.Since(began) < milliseconds(h.StartPeriod)
 		pause := milliseconds(h.Interval)
-		if starting && t.now().Health.Status == HealthStarting && h.StartInterval > 0 {
+		if starting && t.now().Health.Status == port.HealthStarting && h.StartInterval > 0 {
 			pause = milliseconds(h.StartInterval)
 		}
 		select {
@@ -82,9 +72,35 @@ func (t *task) watch(ctx context.Context, h pod.Healthcheck) {
 		if ctx.Err() != nil {
 			return
 		}
-		t.mu.Lock()
-		t.state.Health.note(p, h.Retries, starting)
-		t.mu.Unlock()
+		before := t.now().Health.Status
+		t.change(func(s *taskState) { s.Health.note(p, h.Retries, starting) })
+		if now := t.now().Health.Status; now != before {
+			t.notify(events.Action(string(events.ActionHealthStatus)+": "+string(now)), nil)
+		}
+	}
+}
+
+// healthPace is the least time between two words to the host on the workload's health.
+const healthPace = time.Second
+
+// tellHealth tells the host how the workload is, whenever that has changed, until the
+// last run is over. A host that does not listen does without.
+func (a *agent) tellHealth() {
+	told := port.Health("")
+	for {
+		state, changed := a.task.watchState()
+		if state.Over {
+			return
+		}
+		if now := state.Health.Status; now != told && now != "" {
+			if err := a.control.send(port.Event{Name: port.EventHealth, Health: now}); err != nil {
+				a.log.Warn("telling the host of the workload's health", "error", err)
+			}
+			told = now
+			time.Sleep(healthPace)
+			continue
+		}
+		<-changed
 	}
 }
 

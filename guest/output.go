@@ -30,7 +30,6 @@ type output struct {
 }
 
 func (o *output) open(ctx context.Context, console pod.Console) error {
-	o.log = container.NewLog(logSize)
 	for _, sink := range []struct {
 		to   *io.Writer
 		name string

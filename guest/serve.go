@@ -55,6 +55,9 @@ func (a *agent) serveEvidence(ctx context.Context) error {
 		a.keys = in
 		c.mux.Handle("POST "+secrets.Path, in)
 	}
+	if len(a.spec.Access) > 0 {
+		a.serveDocker(c)
+	}
 	a.beside("evidence", c.serve)
 	return a.control.send(port.Event{Name: port.EventServing})
 }
@@ -98,7 +101,8 @@ type channel struct {
 func newChannel(l net.Listener, certificate tls.Certificate, spec pod.Spec) *channel {
 	c := &channel{gate: newGate(l), known: newClients(spec.Access), mux: http.NewServeMux()}
 	c.mux.Handle("GET "+port.TunnelPath+"{port}", &tunnel{spec.Ports, c.gate})
-	c.server = newServer(c.mux, c.gate.tlsConfig(certificate, c.known))
+	c.server = newServer(c.mux, tlsConfig(certificate, c.known))
+	c.server.ConnState = c.gate.know(c.known)
 	return c
 }
 

@@ -227,7 +227,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener := &gate{Listener: inner, strangers: make(class, 1)}
+	listener := &gate{Listener: inner, strangers: make(class, 1), time: time.Hour}
 	defer listener.Close()
 	accepted := make(chan net.Conn, 2)
 	go func() {

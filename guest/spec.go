@@ -89,7 +89,7 @@ func (a *agent) takeSpec(data []byte, hostData [32]byte) error {
 	if err != nil {
 		return fmt.Errorf("launch spec: process.stopSignal: %w", err)
 	}
-	a.spec, a.stop = spec, stop
+	a.spec, a.digest, a.stop = spec, digest, stop
 	a.events.add(eventSpec, digest.String())
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,83 +24,6 @@ const (
 	longestPause = time.Minute
 	steadyRun    = 10 * time.Second
 )
-
-// task is the container, over all of its restarts.
-type task struct {
-	config container.Config
-	cgroup string // its folder
-
-	mu      sync.Mutex
-	running *container.Container // nil where it does not run
-	state   taskState
-}
-
-// taskState is what is known of the workload.
-type taskState struct {
-	Running           bool
-	Started, Finished time.Time
-	Exit              int // of the last run
-	Restarts          int
-	Health            health
-}
-
-var errNotRunning = errors.New("the container does not run")
-
-// start executes the workload, and hands on its output.
-func (t *task) start(o *output) error {
-	c, err := container.Start(t.config, t.cgroup)
-	if err != nil {
-		return err
-	}
-	o.drain(c.Process)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.running = c
-	t.state.Running, t.state.Started, t.state.Health = true, time.Now(), health{}
-	return nil
-}
-
-// wait waits for the end of a run and returns its exit status.
-func (t *task) wait() (int, error) {
-	exit, err := t.current().Wait()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.running = nil
-	t.state.Running, t.state.Finished, t.state.Exit = false, time.Now(), exit
-	return exit, err
-}
-
-func (t *task) current() *container.Container {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.running
-}
-
-// now is the state at this moment.
-func (t *task) now() taskState {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.state
-}
-
-// signal sends a signal to the workload's first process.
-func (t *task) signal(sig unix.Signal) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.running == nil {
-		return errNotRunning
-	}
-	return t.running.Signal(sig)
-}
-
-// exec executes a further process in the container.
-func (t *task) exec(e container.Exec) (*container.Process, error) {
-	c := t.current()
-	if c == nil {
-		return nil, errNotRunning
-	}
-	return c.Exec(e)
-}
 
 func (a *agent) startContainer(ctx context.Context) error {
 	select {
@@ -124,7 +46,7 @@ func (a *agent) startContainer(ctx context.Context) error {
 	if err := protectAgent(); err != nil {
 		return err
 	}
-	a.task = &task{config: config, cgroup: cgroup}
+	a.task.prepare(config, cgroup)
 	err = a.task.start(&a.output)
 	if execErr, ok := errors.AsType[*container.ExecError](err); ok {
 		a.notExecuted(execErr)
@@ -133,7 +55,13 @@ func (a *agent) startContainer(ctx context.Context) error {
 		return err
 	}
 	a.events.add(eventStarted, "")
-	return a.control.send(port.Event{Name: port.EventStarted})
+	if err := a.control.send(port.Event{Name: port.EventStarted}); err != nil {
+		return err
+	}
+	if a.spec.Healthcheck != nil {
+		a.beside("telling of the workload's health", func() error { a.tellHealth(); return nil })
+	}
+	return nil
 }
 
 // protectAgent makes the agent's own root read-only: a process of the container's that
@@ -156,6 +84,7 @@ func (a *agent) notExecuted(err *container.ExecError) {
 func (a *agent) ended(exit int) {
 	a.exit = &exit
 	a.events.add(eventExit, strconv.Itoa(exit))
+	a.task.over(exit)
 	a.output.log.End()
 }
 
@@ -169,7 +98,7 @@ func (a *agent) supervise(ctx context.Context) error {
 			return err
 		}
 		state := a.task.now()
-		if stopped || !again(a.spec.Restart, exit, state.Restarts) {
+		if stopped || state.ending || !again(a.spec.Restart, exit, state.Restarts) {
 			a.ended(exit)
 			break
 		}
@@ -177,8 +106,12 @@ func (a *agent) supervise(ctx context.Context) error {
 			pause = firstPause
 		}
 		a.log.Info("restarting", "exit", exit, "after", pause)
+		a.task.restarting()
 		select {
 		case <-a.control.stop:
+			a.ended(exit)
+			continue
+		case <-a.task.stops:
 			a.ended(exit)
 			continue
 		case <-time.After(pause):
@@ -200,9 +133,7 @@ func (a *agent) restart(n, exit int) error {
 	} else if err != nil {
 		return err
 	}
-	a.task.mu.Lock()
-	a.task.state.Restarts = n
-	a.task.mu.Unlock()
+	a.task.change(func(s *taskState) { s.Restarts = n })
 	a.events.restarted(n, exit)
 	return nil
 }
@@ -218,7 +149,7 @@ func again(r *pod.Restart, exit, restarts int) bool {
 	return true
 }
 
-// superviseRun waits for the end of one run, and says whether the host asked for it.
+// superviseRun waits for the end of one run, and says whether it was asked for.
 func (a *agent) superviseRun(ctx context.Context) (exit int, stopped bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -236,6 +167,11 @@ func (a *agent) superviseRun(ctx context.Context) (exit int, stopped bool, err e
 		grace = time.Duration(n) * time.Second
 	}
 	var kill <-chan time.Time
+	end := func(r stopRequest) {
+		kill, stopped = time.After(r.grace), true
+		a.log.Info("stopping", "signal", unix.SignalName(r.signal))
+		_ = a.task.signal(r.signal) // it may have ended just now
+	}
 	stop := a.control.stop
 	for {
 		select {
@@ -243,11 +179,15 @@ func (a *agent) superviseRun(ctx context.Context) (exit int, stopped bool, err e
 			a.output.drained.Wait()
 			return exit, stopped, err
 		case <-stop:
-			stop, kill, stopped = nil, time.After(grace), true
-			a.log.Info("stopping", "signal", unix.SignalName(a.stop))
-			_ = a.task.signal(a.stop) // it may have ended just now
+			stop = nil
+			end(stopRequest{a.stop, grace})
+		case r := <-a.task.stops:
+			if r.signal == 0 {
+				r.signal = a.stop
+			}
+			end(r)
 		case <-kill:
-			a.log.Warn("the container did not stop", "after", grace)
+			a.log.Warn("the container did not stop in time")
 			_ = a.task.signal(unix.SIGKILL)
 		}
 	}

@@ -1,11 +1,16 @@
 package guest
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/kraudcloud/kattest/guest/pod"
+	"github.com/kraudcloud/kattest/guest/port"
 )
 
 func TestAgain(t *testing.T) {
@@ -50,20 +55,20 @@ func TestRestartsInEventLog(t *testing.T) {
 
 func TestHealth(t *testing.T) {
 	var h health
-	h.Status = HealthStarting
+	h.Status = port.HealthStarting
 	for i, tt := range []struct {
 		exit     int
 		starting bool
-		want     HealthStatus
+		want     port.Health
 		failures int
 	}{
-		{1, true, HealthStarting, 0}, // does not count yet
-		{1, false, HealthStarting, 1},
-		{0, true, Healthy, 0},
-		{-1, true, Healthy, 1}, // it was well once: the time to start is over
-		{1, false, Unhealthy, 2},
-		{1, false, Unhealthy, 3},
-		{0, false, Healthy, 0},
+		{1, true, port.HealthStarting, 0}, // does not count yet
+		{1, false, port.HealthStarting, 1},
+		{0, true, port.Healthy, 0},
+		{-1, true, port.Healthy, 1}, // it was well once: the time to start is over
+		{1, false, port.Unhealthy, 2},
+		{1, false, port.Unhealthy, 3},
+		{0, false, port.Healthy, 0},
 	} {
 		h.note(probe{Exit: tt.exit, Output: fmt.Sprint(i)}, 2, tt.starting)
 		if h.Status != tt.want || h.Failures != tt.failures {
@@ -84,5 +89,52 @@ func TestHead(t *testing.T) {
 	}
 	if len(h.String()) != maxProbeOutput {
 		t.Errorf("%d bytes are kept", len(h.String()))
+	}
+}
+
+// The host is told of each change, once, and no sooner than a second after the last;
+// what it does not read is no error.
+func TestTellHealth(t *testing.T) {
+	p := &fakePort{}
+	a := &agent{log: quiet(), task: newTask(), control: &control{port: p}}
+	done := make(chan struct{})
+	go func() { a.tellHealth(); close(done) }()
+	set := func(h port.Health) { a.task.change(func(s *taskState) { s.Health.Status = h }) }
+	said := func() string {
+		a.control.mu.Lock()
+		defer a.control.mu.Unlock()
+		return p.String()
+	}
+	began := time.Now()
+	set(port.HealthStarting)
+	for !strings.Contains(said(), "starting") {
+		time.Sleep(time.Millisecond)
+	}
+	for range 100 { // what changes faster is not told
+		set(port.Unhealthy)
+		set(port.Healthy)
+	}
+	for strings.Count(said(), "\n") < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	if d := time.Since(began); d < healthPace {
+		t.Errorf("told again after %v", d)
+	}
+	a.control.mu.Lock()
+	p.full = true
+	a.control.mu.Unlock()
+	set(port.Unhealthy)
+	a.task.over(0)
+	<-done
+	var told []port.Health
+	for line := range strings.Lines(said()) {
+		var e port.Event
+		if err := json.Unmarshal([]byte(line), &e); err != nil || e.Name != port.EventHealth {
+			t.Errorf("%q: %v", line, err)
+		}
+		told = append(told, e.Health)
+	}
+	if diff := cmp.Diff([]port.Health{port.HealthStarting, port.Healthy}, told); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 }

@@ -106,6 +106,7 @@ type Process struct {
 	StopTimeout     uint32   `json:"stopTimeout,omitempty"` // seconds from the stop signal to SIGKILL; 0 is 10
 	Terminal        bool     `json:"terminal,omitempty"`    // standard streams are a terminal
 	Stdin           bool     `json:"stdin,omitempty"`       // standard input waits for who attaches to it
+	Init            bool     `json:"init,omitempty"`        // a reaper is process number 1, and the workload its child
 }
 
 // Network is the guest's one interface, eth0.
@@ -114,8 +115,9 @@ type Network struct {
 	Addresses   []netip.Prefix `json:"addresses,omitempty"`
 	Gateways    []netip.Addr   `json:"gateways,omitempty"`
 	Nameservers []netip.Addr   `json:"nameservers,omitempty"`
-	Search      []string       `json:"search,omitempty"` // domains, for /etc/resolv.conf
-	Hosts       []Host         `json:"hosts,omitempty"`  // for /etc/hosts
+	Search      []string       `json:"search,omitempty"`  // domains, for /etc/resolv.conf
+	Options     []string       `json:"options,omitempty"` // of the resolver, for /etc/resolv.conf
+	Hosts       []Host         `json:"hosts,omitempty"`   // for /etc/hosts
 }
 
 // Port is a port on which the workload serves.
@@ -234,6 +236,7 @@ var (
 	digestRE   = lazyre.New(`^sha256:[0-9a-f]{64}$`)
 	hostnameRE = lazyre.New(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)             // of at most 63
 	labelRE    = lazyre.New(`^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?$`) // of at most 63
+	optionRE   = lazyre.New(`^[a-z][a-z0-9-]*(:[0-9]+)?$`)
 	signalRE   = lazyre.New(`^SIG[A-Z0-9+]{1,12}$`)
 )
 

@@ -128,6 +128,14 @@ func (s Spec) checkResources(bad func(format string, args ...any)) {
 			bad("network.search[%d]: %q is not a domain", i, name)
 		}
 	}
+	for i, option := range s.Network.Options {
+		if len(option) > 253 || !optionRE().MatchString(option) {
+			bad("network.options[%d]: %q is not an option of the resolver", i, option)
+		}
+	}
+	if s.Network.Options != nil && len(s.Network.Options) == 0 || len(s.Network.Options) > 32 {
+		bad("network.options: %d, want 1 to 32, or none at all", len(s.Network.Options))
+	}
 	if s.Network.Search != nil && len(s.Network.Search) == 0 || len(s.Network.Search) > 32 {
 		bad("network.search: %d, want 1 to 32, or none at all", len(s.Network.Search))
 	}

@@ -14,7 +14,7 @@ func bounded() Spec {
 	p.Groups, p.NoNewPrivileges, p.Seccomp, p.StopTimeout = []string{"audio", "7"}, true, SeccompUnconfined, 30
 	p.Rlimits = []Rlimit{{"RLIMIT_NOFILE", 64, 128}, {"RLIMIT_MEMLOCK", 0, Unlimited}, {"RLIMIT_CORE", Unlimited, Unlimited}}
 	s.Resources = &Resources{Memory: MinMemory, PIDs: 1, CPU: 10}
-	s.Network.Search = []string{"a.example", "b"}
+	s.Network.Search, s.Network.Options = []string{"a.example", "b"}, []string{"ndots:2", "use-vc"}
 	s.Network.Hosts = []Host{{"db.example", netip.MustParseAddr("192.0.2.7")}, {"db", netip.MustParseAddr("fd00::1")}}
 	return s
 }
@@ -53,6 +53,9 @@ func TestCheckBounds(t *testing.T) {
 		{"network.hosts[0].address: not an address", func(s *Spec) { s.Network.Hosts[0].Address = netip.Addr{} }},
 		{"network.hosts: 0, want", func(s *Spec) { s.Network.Hosts = []Host{} }},
 		{`network.search[0]: "-a" is not a domain`, func(s *Spec) { s.Network.Search[0] = "-a" }},
+		{`network.options[1]: "a b" is not an option`, func(s *Spec) { s.Network.Options[1] = "a b" }},
+		{`network.options[0]: "a\nnameserver 192.0.2.1" is not`, func(s *Spec) { s.Network.Options[0] = "a\nnameserver 192.0.2.1" }},
+		{"network.options: 0, want", func(s *Spec) { s.Network.Options = []string{} }},
 		{"network.search: 33, want", func(s *Spec) { s.Network.Search = make([]string, 33) }},
 	} {
 		s := bounded()

@@ -43,6 +43,13 @@ const (
 	TunnelProtocol = "kattest-tunnel"
 )
 
+// DockerPath is where AgentPort leads on to docker's API, by an HTTP upgrade to
+// DockerProtocol. Both exist for clients that the launch spec names.
+const (
+	DockerPath     = "/v1/docker"
+	DockerProtocol = "kattest-docker"
+)
+
 // MaxLine is the longest control line, in bytes, with its line feed.
 const MaxLine = 4096
 
@@ -57,6 +64,8 @@ type Event struct {
 	Uptime int64 `json:"uptime"`
 	// Exit is the container's exit status (128 + signal if one killed it), with EventExit.
 	Exit int `json:"exit,omitempty"`
+	// Health is how the workload is, with EventHealth.
+	Health Health `json:"health,omitempty"`
 	// Reason says why the agent powers off, with EventRefused.
 	Reason string `json:"reason,omitempty"`
 }
@@ -69,9 +78,29 @@ const (
 	EventAgent   EventName = "agent"   // the agent runs: its first line
 	EventServing EventName = "serving" // challenges are answered on AgentPort
 	EventStarted EventName = "started" // the container's process was executed
+	EventHealth  EventName = "health"  // the workload's health changed, any number of times
 	EventExit    EventName = "exit"    // the container's process ended
 	EventRefused EventName = "refused" // the agent refused to go on
 )
+
+// Health is docker's word for how a workload is that has a healthcheck.
+type Health string
+
+// The values of Health.
+const (
+	HealthStarting Health = "starting"
+	Healthy        Health = "healthy"
+	Unhealthy      Health = "unhealthy"
+)
+
+// ParseHealth reads one of the values.
+func ParseHealth(s string) (Health, error) {
+	switch h := Health(s); h {
+	case HealthStarting, Healthy, Unhealthy:
+		return h, nil
+	}
+	return "", fmt.Errorf("unknown health %.40q", s)
+}
 
 // SpecDiskBlock is the unit to which a spec disk is padded, in bytes.
 const SpecDiskBlock = 4096
