@@ -171,6 +171,7 @@ func TestShipped(t *testing.T) {
 		"../../examples/redis/lock.json":          {"redis"},
 		"../../examples/static/lock.json":         {"static"},
 		"../../launcher/image/testdata/lock.json": {"peers"},
+		"../../internal/e2e/testdata/lock.json":   {"docker", "nfs"},
 	} {
 		l, err := lock.Load(file)
 		if err != nil {

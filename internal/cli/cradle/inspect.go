@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kraudcloud/kattest/guest/pod"
+	"github.com/kraudcloud/kattest/guest/port"
 	"github.com/kraudcloud/kattest/internal/cli"
 	"github.com/kraudcloud/kattest/launcher"
 	"github.com/kraudcloud/kattest/launcher/vm"
@@ -49,11 +50,17 @@ type inspectedState struct {
 	Accel      string    `json:"accel,omitempty"`
 	StartedAt  time.Time `json:"startedAt,omitzero"`
 	FinishedAt time.Time `json:"finishedAt,omitzero"`
+	Health     *health   `json:"health,omitempty"` // by the guest's word; nil where it has said none
 	ExitCode   int       `json:"exitCode"`
 	Error      string    `json:"error,omitempty"`
 
 	phase   launcher.Phase
 	stopped bool
+}
+
+// health is docker's, as far as the guest tells it.
+type health struct {
+	Status port.Health `json:"status"` // starting, healthy or unhealthy
 }
 
 func newInspect() *cobra.Command {
@@ -141,6 +148,9 @@ func inspectVM(e launcher.Entry) (inspected, error) {
 		i.Agent, i.Ports = s.State.Agent, s.State.Forwards
 		i.State.Pid, i.State.Platform, i.State.Accel = s.State.PID, s.State.Platform, s.State.Accel
 		i.State.StartedAt = s.State.Started
+		if s.State.Health != "" {
+			i.State.Health = &health{s.State.Health}
+		}
 	case s.Phase == launcher.Exited:
 		i.State.StartedAt, i.State.FinishedAt = s.End.Began, s.End.Ended
 		i.State.ExitCode, i.State.Error, i.State.stopped = s.End.Exit, s.End.Error, s.End.Stopped

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kraudcloud/kattest/guest/port"
 	"github.com/kraudcloud/kattest/internal/cli"
 	"github.com/kraudcloud/kattest/launcher"
 	"github.com/kraudcloud/kattest/launcher/vm"
@@ -104,7 +105,7 @@ func (f psFlags) short(s string, n int) string {
 func (s inspectedState) sentence(now time.Time) string {
 	switch s.phase {
 	case launcher.Running:
-		return "Up " + span(now.Sub(s.StartedAt))
+		return "Up " + span(now.Sub(s.StartedAt)) + s.Health.note()
 	case launcher.Starting:
 		return "Starting"
 	case launcher.Exited:
@@ -120,6 +121,17 @@ func (s inspectedState) sentence(now time.Time) string {
 	default:
 		return "Created"
 	}
+}
+
+// note is docker's, behind the time that it runs.
+func (h *health) note() string {
+	switch {
+	case h == nil:
+		return ""
+	case h.Status == port.HealthStarting:
+		return " (health: starting)"
+	}
+	return fmt.Sprintf(" (%s)", plain(string(h.Status)))
 }
 
 func ago(t, now time.Time) string { return span(now.Sub(t)) + " ago" }

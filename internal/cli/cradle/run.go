@@ -197,7 +197,7 @@ func runError(err error) error {
 	}
 	_, refused := errors.AsType[*launcher.RefusedError](err)
 	switch {
-	case refused, errors.Is(err, launcher.ErrFirmwareRefused):
+	case refused, errors.Is(err, launcher.ErrFirmwareRefused), errors.Is(err, launcher.ErrNothingBooted):
 		return &cli.Error{Code: cli.ExitMismatch, Err: err}
 	case errors.Is(err, launcher.ErrNotReady):
 		return &cli.Error{Code: cli.ExitInternal, Err: err, Hint: "'cradle-snp doctor' says how to mend each; '--platform sim' runs the same boot stack without SEV, and proves nothing"}

@@ -14,11 +14,11 @@ import (
 
 // processFlags are summon's options for what the container's process may do and take.
 type processFlags struct {
-	groups, security, ulimits, hosts, search []string
-	readOnly                                 bool
-	stopTimeout                              uint32
-	pids                                     uint64
-	memory, cpus                             string
+	groups, security, ulimits, hosts, search, options []string
+	readOnly, init                                    bool
+	stopTimeout                                       uint32
+	pids                                              uint64
+	memory, cpus                                      string
 }
 
 func (f *processFlags) add(flags *pflag.FlagSet) {
@@ -26,12 +26,14 @@ func (f *processFlags) add(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.security, "security-opt", nil, "no-new-privileges, or seccomp=unconfined")
 	flags.StringArrayVar(&f.ulimits, "ulimit", nil, "limit as NAME=SOFT[:HARD], such as nofile=1024:4096; -1 is none")
 	flags.BoolVar(&f.readOnly, "read-only", false, "make the container's root file system read-only")
+	flags.BoolVar(&f.init, "init", false, "put a process before the container's own that hands on signals and waits for orphans")
 	flags.Uint32Var(&f.stopTimeout, "stop-timeout", 0, "seconds from the stop signal to the end by SIGKILL (default 10)")
 	flags.Uint64Var(&f.pids, "pids-limit", 0, "most processes and threads of the container")
 	flags.StringVar(&f.memory, "container-memory", "", "most memory that the container takes of the guest's: SIZE as 512m")
 	flags.StringVar(&f.cpus, "cpus", "", "most processors that the container takes of the guest's, as 1.5")
 	flags.StringArrayVar(&f.hosts, "add-host", nil, "line of /etc/hosts, as NAME:ADDRESS")
 	flags.StringSliceVar(&f.search, "dns-search", nil, "domain to search for names without a dot")
+	flags.StringSliceVar(&f.options, "dns-option", nil, "option of the resolver for /etc/resolv.conf, such as ndots:2")
 }
 
 // apply puts what the flags ask for into the spec.
@@ -40,7 +42,7 @@ func (f processFlags) apply(spec *pod.Spec) error {
 	bad := func(flag, text string, err error) { errs = append(errs, fmt.Errorf("--%s %q: %w", flag, text, err)) }
 	spec.Image.ReadOnly = f.readOnly
 	p := &spec.Process
-	p.Groups, p.StopTimeout = f.groups, f.stopTimeout
+	p.Groups, p.StopTimeout, p.Init = f.groups, f.stopTimeout, f.init
 	for _, option := range f.security {
 		switch option {
 		case "no-new-privileges", "no-new-privileges=true", "no-new-privileges:true":
@@ -68,7 +70,7 @@ func (f processFlags) apply(spec *pod.Spec) error {
 		}
 		spec.Network.Hosts = append(spec.Network.Hosts, pod.Host{Name: name, Address: a})
 	}
-	spec.Network.Search = f.search
+	spec.Network.Search, spec.Network.Options = f.search, f.options
 	r, err := f.resources()
 	if r != (pod.Resources{}) {
 		spec.Resources = &r

@@ -16,6 +16,7 @@ func TestProcessFlags(t *testing.T) {
 	err := processFlags{
 		groups: []string{"audio", "7"}, security: []string{"no-new-privileges", "seccomp=unconfined"},
 		ulimits: []string{"nofile=64:128", "core=0", "memlock=-1"}, hosts: []string{"db:192.0.2.7", "six:[fd00::1]"}, search: []string{"example.org"},
+		options: []string{"ndots:2"}, init: true,
 		readOnly: true, stopTimeout: 30, pids: 100, memory: "64m", cpus: "1.5",
 	}.apply(&got)
 	if err != nil {
@@ -24,12 +25,12 @@ func TestProcessFlags(t *testing.T) {
 	want := pod.Spec{
 		Image: pod.Image{ReadOnly: true},
 		Process: pod.Process{
-			Groups: []string{"audio", "7"}, NoNewPrivileges: true, Seccomp: pod.SeccompUnconfined, StopTimeout: 30,
+			Groups: []string{"audio", "7"}, NoNewPrivileges: true, Seccomp: pod.SeccompUnconfined, StopTimeout: 30, Init: true,
 			Rlimits: []pod.Rlimit{{Name: "RLIMIT_NOFILE", Soft: 64, Hard: 128}, {Name: "RLIMIT_CORE"}, {Name: "RLIMIT_MEMLOCK", Soft: -1, Hard: -1}},
 		},
 		Network: pod.Network{
-			Search: []string{"example.org"},
-			Hosts:  []pod.Host{{Name: "db", Address: netip.MustParseAddr("192.0.2.7")}, {Name: "six", Address: netip.MustParseAddr("fd00::1")}},
+			Search: []string{"example.org"}, Options: []string{"ndots:2"},
+			Hosts: []pod.Host{{Name: "db", Address: netip.MustParseAddr("192.0.2.7")}, {Name: "six", Address: netip.MustParseAddr("fd00::1")}},
 		},
 		Resources: &pod.Resources{Memory: 64 << 20, PIDs: 100, CPU: 1500},
 	}

@@ -22,6 +22,7 @@ type superviseFlags struct {
 
 type healthFlags struct {
 	command                                       string
+	exec                                          []string
 	none                                          bool
 	interval, timeout, startPeriod, startInterval time.Duration
 	retries                                       int
@@ -32,6 +33,7 @@ func (f *superviseFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVarP(&f.stdin, "interactive", "i", false, "keep standard input open for who attaches to it")
 	flags.StringVar(&f.restart, "restart", "no", "when the container is started again: no, on-failure[:N], always or unless-stopped")
 	flags.StringVar(&f.health.command, "health-cmd", "", "shell command that tells whether the container is well")
+	flags.StringArrayVar(&f.health.exec, "health-exec", nil, "as --health-cmd without a shell: the program, then once more for each argument")
 	flags.BoolVar(&f.health.none, "no-healthcheck", false, "leave out the image's healthcheck")
 	flags.DurationVar(&f.health.interval, "health-interval", 0, "time between health checks (default 30s)")
 	flags.DurationVar(&f.health.timeout, "health-timeout", 0, "most time that a health check takes (default 30s)")
@@ -72,20 +74,27 @@ func parseRestart(text string) (*pod.Restart, error) {
 func (f healthFlags) check(img *image.Image) (*pod.Healthcheck, error) {
 	changed := f.interval != 0 || f.timeout != 0 || f.startPeriod != 0 || f.startInterval != 0 || f.retries != 0
 	if f.none {
-		if changed || f.command != "" {
+		if changed || f.command != "" || len(f.exec) != 0 {
 			return nil, errors.New("--no-healthcheck: stands with another option of the healthcheck")
 		}
 		return nil, nil
+	}
+	test := f.exec
+	if f.command != "" {
+		if test != nil {
+			return nil, errors.New("--health-cmd: stands with --health-exec")
+		}
+		test = []string{"/bin/sh", "-c", f.command}
 	}
 	h, err := img.Healthcheck()
 	if err != nil {
 		return nil, err
 	}
-	if f.command != "" {
+	if test != nil {
 		if h == nil {
 			h = image.NewHealthcheck()
 		}
-		h.Test = []string{"/bin/sh", "-c", f.command}
+		h.Test = test
 	}
 	if h == nil {
 		if changed {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kraudcloud/kattest/guest/port"
 	"github.com/kraudcloud/kattest/internal/cli"
 	"github.com/kraudcloud/kattest/internal/cli/cradle/compose"
 	"github.com/kraudcloud/kattest/internal/wholefile"
@@ -81,8 +82,9 @@ func newUp() *cobra.Command {
 order of depends_on. A service whose guest runs, and whose part of the file is as
 it was, is left alone.
 
-The guests' output is printed until all have ended. Ctrl-C stops them all. With
---detach the command returns when all containers run.
+The guests' output is printed until all have ended; where one has failed, the
+exit code is 1. Ctrl-C stops them all. With --detach the command returns when all
+containers run.
 
 A key that a guest cannot have is an error that names it.`,
 		Args: cli.Args(cobra.ExactArgs(1)),
@@ -296,22 +298,34 @@ func (p *project) stopAll(ctx context.Context, stderr io.Writer, services []comp
 	return errors.Join(errs...)
 }
 
-// await waits until a dependency has ended well, where that is wanted. That it was
-// started, the order has brought about.
+// await waits until a dependency has ended well, or is healthy, where that is wanted.
+// That it was started, the order has brought about.
 func (p *project) await(ctx context.Context, d compose.Dependency) error {
-	if !d.Completed {
+	if !d.Completed && !d.Healthy {
 		return nil
 	}
 	i := slices.IndexFunc(p.Services, func(s compose.Service) bool { return s.Name == d.Service })
-	for {
-		status, err := launcher.ReadStatus(p.dir(p.Services[i]))
-		switch {
-		case err != nil:
+	dir := p.dir(p.Services[i])
+	if d.Healthy {
+		v, err := vm.Read(dir)
+		if err != nil {
 			return err
-		case status.Phase == launcher.Exited && status.End.Error == "" && status.End.Exit == 0:
+		}
+		if v.Spec.Healthcheck == nil {
+			return fmt.Errorf("depends_on.%s: it has no healthcheck", d.Service)
+		}
+	}
+	for {
+		status, err := launcher.ReadStatus(dir)
+		if err != nil {
+			return err
+		}
+		met, err := meets(status, d)
+		if err != nil {
+			return fmt.Errorf("depends_on.%s: %w", d.Service, err)
+		}
+		if met {
 			return nil
-		case !status.Phase.Live():
-			return fmt.Errorf("depends_on.%s: it did not end well: %v, exit status %d %s", d.Service, status.Phase, status.End.Exit, status.End.Error)
 		}
 		select {
 		case <-ctx.Done():
@@ -321,7 +335,26 @@ func (p *project) await(ctx context.Context, d compose.Dependency) error {
 	}
 }
 
-// follow prints the output of all services until they have ended, or ctx has.
+// meets says whether a service is as another one waits for; an error that it will
+// not be.
+func meets(s launcher.Status, d compose.Dependency) (bool, error) {
+	switch {
+	case d.Healthy && s.Phase.Live() && s.State.Health == port.Unhealthy:
+		return false, errors.New("it is unhealthy")
+	case d.Healthy && s.Phase.Live():
+		return s.State.Health == port.Healthy, nil
+	case d.Healthy:
+		return false, fmt.Errorf("it is not healthy: %v", s.Phase)
+	case s.Phase.Live():
+		return false, nil
+	case s.Phase == launcher.Exited && s.End.Error == "" && s.End.Exit == 0:
+		return true, nil
+	}
+	return false, fmt.Errorf("it did not end well: %v, exit status %d %s", s.Phase, s.End.Exit, s.End.Error)
+}
+
+// follow prints the output of all services until they have ended, or ctx has. It
+// returns how services failed.
 func (p *project) follow(cmd *cobra.Command) error {
 	width := 0
 	for _, s := range p.Services {
@@ -348,6 +381,7 @@ func (p *project) follow(cmd *cobra.Command) error {
 				err = p.ended(stderr, s)
 			}
 			if err != nil && cmd.Context().Err() == nil {
+				fmt.Fprintf(stderr, "%s: %v\n", s.Guest, err)
 				errs[i] = inService(s, err)
 			}
 		})
@@ -368,18 +402,20 @@ func (p *project) began(s compose.Service) time.Time {
 	return status.End.Began
 }
 
-// ended says how a service ended.
+// ended says how a service ended; an error that it failed.
 func (p *project) ended(w io.Writer, s compose.Service) error {
 	status, err := launcher.ReadStatus(p.dir(s))
 	switch {
 	case err != nil:
 		return err
 	case status.Phase == launcher.Exited && status.End.Stopped:
-		fmt.Fprintf(w, "%s: killed\n", s.Guest)
+		return errors.New("it was killed")
 	case status.Phase == launcher.Exited && status.End.Error != "":
 		return errors.New(status.End.Error)
+	case status.Phase == launcher.Exited && status.End.Exit != 0:
+		return fmt.Errorf("its container ended with %d", status.End.Exit)
 	case status.Phase == launcher.Exited:
-		fmt.Fprintf(w, "%s: ended with %d\n", s.Guest, status.End.Exit)
+		fmt.Fprintf(w, "%s: ended with 0\n", s.Guest)
 	case status.Phase == launcher.Dead:
 		return errors.New("its launcher was killed")
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/kraudcloud/kattest/guest/port"
 	"github.com/kraudcloud/kattest/launcher"
 )
 
@@ -24,15 +25,18 @@ func TestVMScripts(t *testing.T) {
 func TestSentence(t *testing.T) {
 	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	for want, s := range map[string]inspectedState{
-		"Up 3 hours":              {phase: launcher.Running, StartedAt: now.Add(-3*time.Hour - time.Minute)},
-		"Up 119 minutes":          {phase: launcher.Running, StartedAt: now.Add(-119 * time.Minute)},
-		"Up 0 seconds":            {phase: launcher.Running, StartedAt: now.Add(time.Hour)}, // a clock that was set back
-		"Starting":                {phase: launcher.Starting},
-		"Exited (137) 2 days ago": {phase: launcher.Exited, ExitCode: 137, FinishedAt: now.Add(-71 * time.Hour)},
-		"Killed 2 minutes ago":    {phase: launcher.Exited, Error: "stopped", stopped: true, FinishedAt: now.Add(-2 * time.Minute)},
-		"Failed 119 seconds ago":  {phase: launcher.Exited, Error: "no", FinishedAt: now.Add(-119 * time.Second)},
-		"Dead":                    {phase: launcher.Dead},
-		"Created":                 {phase: launcher.Created},
+		"Up 3 hours":                      {phase: launcher.Running, StartedAt: now.Add(-3*time.Hour - time.Minute)},
+		"Up 119 minutes":                  {phase: launcher.Running, StartedAt: now.Add(-119 * time.Minute)},
+		"Up 0 seconds":                    {phase: launcher.Running, StartedAt: now.Add(time.Hour)}, // a clock that was set back
+		"Up 2 minutes (healthy)":          {phase: launcher.Running, StartedAt: now.Add(-2 * time.Minute), Health: &health{port.Healthy}},
+		"Up 5 seconds (unhealthy)":        {phase: launcher.Running, StartedAt: now.Add(-5 * time.Second), Health: &health{port.Unhealthy}},
+		"Up 5 seconds (health: starting)": {phase: launcher.Running, StartedAt: now.Add(-5 * time.Second), Health: &health{port.HealthStarting}},
+		"Starting":                        {phase: launcher.Starting},
+		"Exited (137) 2 days ago":         {phase: launcher.Exited, ExitCode: 137, FinishedAt: now.Add(-71 * time.Hour)},
+		"Killed 2 minutes ago":            {phase: launcher.Exited, Error: "stopped", stopped: true, FinishedAt: now.Add(-2 * time.Minute)},
+		"Failed 119 seconds ago":          {phase: launcher.Exited, Error: "no", FinishedAt: now.Add(-119 * time.Second)},
+		"Dead":                            {phase: launcher.Dead},
+		"Created":                         {phase: launcher.Created},
 	} {
 		if got := s.sentence(now); got != want {
 			t.Errorf("got %q, want %q", got, want)

@@ -42,8 +42,10 @@ type Service struct {
 
 // Dependency is a service that another one waits for.
 type Dependency struct {
-	Service   string
-	Completed bool // not only started, but ended with exit status 0
+	Service string
+	// What is waited for beyond its start; neither, or one.
+	Completed bool // its end with exit status 0
+	Healthy   bool // that its healthcheck says so
 }
 
 // Options say how to read.
@@ -201,10 +203,14 @@ func (s *Service) fill(p *types.Project, c types.ServiceConfig, o Options) error
 			continue
 		}
 		switch d.Condition {
-		case "", types.ServiceConditionStarted, types.ServiceConditionCompletedSuccessfully:
-			s.DependsOn = append(s.DependsOn, Dependency{name, d.Condition == types.ServiceConditionCompletedSuccessfully})
+		case "", types.ServiceConditionStarted, types.ServiceConditionCompletedSuccessfully, types.ServiceConditionHealthy:
+			s.DependsOn = append(s.DependsOn, Dependency{
+				Service:   name,
+				Completed: d.Condition == types.ServiceConditionCompletedSuccessfully,
+				Healthy:   d.Condition == types.ServiceConditionHealthy,
+			})
 		default:
-			bad("depends_on."+name+".condition", "%q: the host does not know a guest's health", d.Condition)
+			bad("depends_on."+name+".condition", "unknown: %q", d.Condition)
 		}
 	}
 	return errors.Join(errs...)

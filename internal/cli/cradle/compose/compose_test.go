@@ -41,7 +41,7 @@ services:
     image: registry.example/web:${TAG}
     command: serve --port 80 "two words"
     ports: ["8080:80", "127.0.0.1:8443:443/tcp", "53/udp"]
-    depends_on: [db]
+    depends_on: {db: {condition: service_healthy}}
     tmpfs: ["/run", "/tmp:size=64m,mode=1777"]
     volumes:
       - {type: tmpfs, target: /cache, tmpfs: {size: 1048576, mode: 0o755}}
@@ -64,7 +64,7 @@ services:
     read_only: true
     restart: "on-failure:3"
     ulimits: {nproc: 64, nofile: {soft: 10, hard: 20}}
-    healthcheck: {test: "db ping", interval: 5s, retries: 3}
+    healthcheck: {test: "db ping", interval: 5s, timeout: 1s, start_period: 1m, start_interval: 500ms, retries: 3}
     deploy: {resources: {limits: {cpus: "2", memory: 1G, pids: 50}}}
     platform: linux/amd64
     x-cradle-snp: {console: output, scratch: 1g, client: [a.pem, /b.pem=ps]}
@@ -77,6 +77,8 @@ services:
     cpus: 1.5
     expose: ["9000", "53/udp"]
     dns: 10.0.0.1
+    dns_opt: [ndots:2, rotate]
+    init: true
     secrets:
       - password
       - {source: key, target: /etc/key.pem, mode: 0o400, uid: "999"}
@@ -89,7 +91,7 @@ secrets: {password: {external: true}, key: {external: true, name: tls-key}}
 		{
 			Name: "init", Guest: "shop-init", Image: "registry.example/init",
 			Options: []string{
-				"--hostname=init", "--dns=10.0.0.1", "--expose=9000", "--expose=53/udp", "--memory=300M", "--vcpus=2", "--cpus=1.5",
+				"--hostname=init", "--dns=10.0.0.1", "--expose=9000", "--expose=53/udp", "--dns-option=ndots:2", "--dns-option=rotate", "--init=true", "--memory=300M", "--vcpus=2", "--cpus=1.5",
 				"--secret=password,target=/run/secrets/password", "--secret=tls-key,target=/etc/key.pem,mode=400,uid=999", "--entrypoint=",
 			},
 		},
@@ -100,13 +102,13 @@ secrets: {password: {external: true}, key: {external: true, name: tls-key}}
 				"--user=999:999", "--group-add=4", "--workdir=/srv", "--hostname=db1",
 				"--cap-add=NET_BIND_SERVICE", "--cap-drop=ALL", "--stop-signal=SIGINT", "--stop-timeout=90", "--read-only=true",
 				"--ulimit=nofile=10:20", "--ulimit=nproc=64", "--restart=on-failure:3",
-				"--health-cmd=db ping", "--health-interval=5s", "--health-retries=3",
+				"--health-cmd=db ping", "--health-interval=5s", "--health-timeout=1s", "--health-start-period=1m0s", "--health-start-interval=500ms", "--health-retries=3",
 				"--pids-limit=50", "--memory=1024M", "--vcpus=2",
 				"--client=" + filepath.Join(p.Dir, "a.pem"), "--client=/b.pem=ps", "--console=output", "--scratch=1g",
 				"--entrypoint=/bin/tini",
 			},
 			Args:      []string{"--", "start", "db"},
-			DependsOn: []Dependency{{"init", true}},
+			DependsOn: []Dependency{{Service: "init", Completed: true}},
 		},
 		{
 			Name: "web", Guest: "shop-web", Image: "registry.example/web:v1",
@@ -116,11 +118,33 @@ secrets: {password: {external: true}, key: {external: true, name: tls-key}}
 				"--mount=type=tmpfs,target=/cache,tmpfs-size=1048576,tmpfs-mode=755",
 			},
 			Args:      []string{"serve", "--port", "80", "two words"},
-			DependsOn: []Dependency{{"db", false}},
+			DependsOn: []Dependency{{Service: "db", Healthy: true}},
 		},
 	}}
 	if diff := cmp.Diff(want, p); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// TestHealth: a check has two forms, and may be switched off.
+func TestHealth(t *testing.T) {
+	for check, want := range map[string][]string{
+		`{test: "a && b"}`:              {"--health-cmd=a && b"},
+		`{test: [CMD-SHELL, "a && b"]}`: {"--health-cmd=a && b"},
+		`{test: [CMD, /a, "b c"]}`:      {"--health-exec=/a", "--health-exec=b c"},
+		`{test: [NONE]}`:                {"--no-healthcheck=true"},
+		`{disable: true}`:               {"--no-healthcheck=true"},
+		`{test: x, disable: true}`:      {"--no-healthcheck=true"},
+		`{interval: 5s}`:                {"--health-interval=5s"}, // of the image's
+	} {
+		p, err := load(t, "services: {a: {image: a, hostname: h, healthcheck: "+check+"}}", Options{Has: all})
+		if err != nil {
+			t.Errorf("%s: %v", check, err)
+			continue
+		}
+		if diff := cmp.Diff(append([]string{"--hostname=h"}, want...), p.Services[0].Options); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", check, diff)
+		}
 	}
 }
 
@@ -161,19 +185,18 @@ services:
     platform: linux/arm64
     scale: 2
     stop_grace_period: 1500ms
-    healthcheck: {test: [CMD, x]}
+    healthcheck: {test: [CMD]}
     ports: ["8000-8001:80"]
-    depends_on: {b: {condition: service_healthy}}
     x-cradle-snp: {env: {A: 1}}
   b: {image: b, volumes: ["/run:/run", "./data:/data"], x-cradle-snp: text}
   c: {image: c, volumes: ["data:/data"], container_name: same}
-  d: {image: d, container_name: same}
+  d: {image: d, container_name: same, healthcheck: {test: [CMD-SHELL, a, b]}}
 volumes: {data: {}}
 `, all, []string{
 			`services.a.platform: "linux/arm64": guests are linux/amd64`, "services.a.scale: 2",
 			"services.a.stop_grace_period: 1.5s: whole seconds",
-			`services.a.healthcheck.test: "CMD"`, `services.a.ports[0].published: "8000-8001"`,
-			`services.a.depends_on.b.condition: "service_healthy": the host does not know`, "services.a.x-cradle-snp: env: a value or a list",
+			"services.a.healthcheck.test: 0 words after CMD", "services.d.healthcheck.test: 2 words after CMD-SHELL", `services.a.ports[0].published: "8000-8001"`,
+			"services.a.x-cradle-snp: env: a value or a list",
 			"services.b.volumes[0]: bind: the host's files do not reach", "services.b.x-cradle-snp: a mapping",
 			"volumes: not supported", "services.c.volumes[0]: a volume is encrypted with an owner's key", `services.d.container_name: "same" is that of services.c`,
 		}},
@@ -182,6 +205,7 @@ volumes: {data: {}}
 		{"neither", `services: {a: {command: x}}`, all, []string{"neither an image nor a build context"}},
 		{"two values", `services: {a: {image: a, mem_limit: 1g, deploy: {resources: {limits: {memory: 2g}}}}}`, all, []string{"distinct values on 'mem_limit'"}},
 		{"a circle", `services: {a: {image: a, depends_on: [b]}, b: {image: b, depends_on: [a]}}`, all, []string{"cycle detected: a -> b -> a"}},
+		{"no such condition", `services: {a: {image: a, depends_on: {b: {condition: wealthy}}}, b: {image: b}}`, all, []string{"services.a.depends_on.b.condition"}},
 		{"no such service", `services: {a: {image: a, depends_on: [b]}}`, all, []string{"b"}},
 		{"no services", `name: x`, all, []string{"services: none"}},
 		{"unknown to compose", `services: {a: {image: a, imagee: b}}`, all, []string{"imagee"}},

@@ -47,11 +47,16 @@ func mappings() []mapping {
 		{[]string{"dns.**"}, "dns", func(c types.ServiceConfig) ([]string, error) { return c.DNS, nil }},
 		{[]string{"expose.**"}, "expose", func(c types.ServiceConfig) ([]string, error) { return c.Expose, nil }},
 		{[]string{"dns_search.**"}, "dns-search", func(c types.ServiceConfig) ([]string, error) { return c.DNSSearch, nil }},
+		{[]string{"dns_opt.**"}, "dns-option", func(c types.ServiceConfig) ([]string, error) { return c.DNSOpts, nil }},
+		{[]string{"init"}, "init", flag(func(c types.ServiceConfig) bool { return c.Init != nil && *c.Init })},
 		{[]string{"restart"}, "restart", one(func(c types.ServiceConfig) string { return c.Restart })},
-		{[]string{"healthcheck.test.**", "healthcheck.disable"}, "health-cmd", healthCommand},
+		{[]string{"healthcheck.test.**"}, "health-cmd", healthTest("CMD-SHELL")},
+		{[]string{"healthcheck.test.**"}, "health-exec", healthTest("CMD")},
+		{[]string{"healthcheck.disable"}, "no-healthcheck", flag(noHealth)},
 		{[]string{"healthcheck.interval"}, "health-interval", health(func(h *types.HealthCheckConfig) *types.Duration { return h.Interval })},
 		{[]string{"healthcheck.timeout"}, "health-timeout", health(func(h *types.HealthCheckConfig) *types.Duration { return h.Timeout })},
 		{[]string{"healthcheck.start_period"}, "health-start-period", health(func(h *types.HealthCheckConfig) *types.Duration { return h.StartPeriod })},
+		{[]string{"healthcheck.start_interval"}, "health-start-interval", health(func(h *types.HealthCheckConfig) *types.Duration { return h.StartInterval })},
 		{[]string{"healthcheck.retries"}, "health-retries", healthRetries},
 		{[]string{"pids_limit", "deploy.resources.limits.pids"}, "pids-limit", pidsLimit},
 		{[]string{"mem_limit", "deploy.resources.limits.memory"}, "memory", memory},
@@ -192,18 +197,29 @@ func ulimits(c types.ServiceConfig) ([]string, error) {
 	return all, nil
 }
 
-// healthCommand is docker's --health-cmd, which takes a shell's line.
-func healthCommand(c types.ServiceConfig) ([]string, error) {
+// noHealth says that the image's check is switched off.
+func noHealth(c types.ServiceConfig) bool {
 	h := c.HealthCheck
-	switch {
-	case h == nil || len(h.Test) == 0 && !h.Disable:
-		return nil, nil
-	case h.Disable || h.Test[0] == "NONE":
-		return nil, errors.New("an image's check is switched off by having none here")
-	case h.Test[0] == "CMD-SHELL" && len(h.Test) == 2:
-		return []string{h.Test[1]}, nil
+	return h != nil && (h.Disable || len(h.Test) > 0 && h.Test[0] == "NONE")
+}
+
+// healthTest is the check in one of its two forms: a line of the shell, or a program
+// and its arguments.
+func healthTest(form string) func(types.ServiceConfig) ([]string, error) {
+	return func(c types.ServiceConfig) ([]string, error) {
+		h := c.HealthCheck
+		switch {
+		case h == nil || len(h.Test) == 0 || noHealth(c):
+			return nil, nil
+		case h.Test[0] != "CMD-SHELL" && h.Test[0] != "CMD":
+			return nil, fmt.Errorf("%q is none of CMD, CMD-SHELL and NONE", h.Test[0])
+		case len(h.Test) < 2, h.Test[0] == "CMD-SHELL" && len(h.Test) > 2:
+			return nil, fmt.Errorf("%d words after %s", len(h.Test)-1, h.Test[0])
+		case h.Test[0] != form:
+			return nil, nil
+		}
+		return h.Test[1:], nil
 	}
-	return nil, fmt.Errorf("%q: write it as a line of the shell (CMD-SHELL)", h.Test[0])
 }
 
 func health(value func(*types.HealthCheckConfig) *types.Duration) func(types.ServiceConfig) ([]string, error) {
