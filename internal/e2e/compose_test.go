@@ -132,11 +132,13 @@ func TestUpFails(t *testing.T) {
 	}
 }
 
-// TestUpForeground: the output of all services, under their names, until Ctrl-C.
+// TestUpForeground: the output of all services, under their names, until Ctrl-C. One
+// that failed, restarts and all, is told of, and makes it exit with 1.
 func TestUpForeground(t *testing.T) {
 	file := composeFile(t, `
   web: {image: IMAGE, command: ["serve", ":8080"], x-cradle-snp: {console: output}}
   self: {image: IMAGE, command: ["self"], x-cradle-snp: {console: output}}
+  poor: {image: IMAGE, command: ["exit", "3"], restart: "on-failure:1"}
 `)
 	cmd := s.command("cradle-snp", upArgs(file)...)
 	var out buffer
@@ -146,7 +148,8 @@ func TestUpForeground(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
-	for !strings.Contains(out.String(), "shop-web  | serving\n") || !strings.Contains(out.String(), "shop-self: ended with 0") {
+	for !strings.Contains(out.String(), "shop-web  | serving\n") || !strings.Contains(out.String(), "shop-self: ended with 0") ||
+		!strings.Contains(out.String(), "shop-poor: its container ended with 3") {
 		select {
 		case err := <-done:
 			t.Fatalf("up ended: %v\n%s", err, out.String())
@@ -159,10 +162,38 @@ func TestUpForeground(t *testing.T) {
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-done; err != nil {
-		t.Errorf("up: %v\n%s", err, out.String())
+	<-done
+	if code := cmd.ProcessState.ExitCode(); code != 1 {
+		t.Errorf("exit code %d, want 1, as a service failed", code)
 	}
-	if !strings.Contains(out.String(), "shop-web: stopped") {
-		t.Errorf("it was not stopped:\n%s", out.String())
+	for _, want := range []string{"shop-web: stopped", "error: services.poor: its container ended with 3\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in:\n%s", want, out.String())
+		}
 	}
+}
+
+// TestUpHealth: a service waits for another one's health, which the host is told; where
+// that is bad, it is not started.
+func TestUpHealth(t *testing.T) {
+	file := composeFile(t, `
+  good:
+    image: IMAGE
+    command: ["serve", ":8080"]
+    healthcheck: {test: [CMD, workload, dial, "127.0.0.1:8080"], interval: 100ms, timeout: 20s}
+  poor:
+    image: IMAGE
+    command: ["serve", ":8080"]
+    healthcheck: {test: [CMD, workload, dial, "127.0.0.1:8081"], interval: 100ms, timeout: 20s, retries: 1}
+  content: {image: IMAGE, command: ["serve", ":8080"], depends_on: {good: {condition: service_healthy}}}
+  waiting: {image: IMAGE, command: ["serve", ":8080"], depends_on: {content: {condition: service_started}, poor: {condition: service_healthy}}}
+`)
+	r := cradle(t, upArgs("-d", file)...)
+	r.want(t, 1, "shop-content: started", "services.waiting: depends_on.poor: it is unhealthy")
+	if strings.Contains(r.stderr, "shop-waiting: started") {
+		t.Errorf("it was started:\n%s", r.stderr)
+	}
+	cradle(t, "inspect", "-f", "{{.State.Health.Status}}", "shop-good").want(t, 0, "healthy\n")
+	cradle(t, "inspect", "-f", "{{.State.Health}}", "shop-content").want(t, 0, "<nil>")
+	cradle(t, "ps").want(t, 0, "seconds (healthy)", "seconds (unhealthy)")
 }

@@ -136,12 +136,12 @@ func TestContainerIsBounded(t *testing.T) {
 	want = map[string]any{
 		"Seccomp": "0", "NoNewPrivs": "1", "Groups": []any{0.0, 7.0, 1002.0}, "Files": 128.0,
 		"Cgroup": map[string]any{"pids.max": "100", "memory.max": "67108864", "cpu.max": "50000 100000"},
-		"Hosts":  "192.0.2.7\tdb", "Resolv": "search example.org",
+		"Hosts":  "192.0.2.7\tdb", "Resolv": "options ndots:2",
 		"Root": false, "Tmp": true, "Unshare": "operation not permitted", // for want of CAP_SYS_ADMIN
 	}
 	got := bounds("--security-opt", "no-new-privileges", "--security-opt", "seccomp=unconfined", "--group-add", "7,extra",
 		"--ulimit", "nofile=64:128", "--pids-limit", "100", "--container-memory", "64m", "--cpus", "0.5", "--add-host", "db:192.0.2.7",
-		"--dns-search", "example.org", "--read-only", "--mount", "type=tmpfs,target=/tmp")
+		"--dns-search", "example.org", "--dns-option", "ndots:2", "--init", "--read-only", "--mount", "type=tmpfs,target=/tmp")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("as asked (-want +got):\n%s", diff)
 	}

@@ -329,33 +329,39 @@ func TestTmpfs(t *testing.T) {
 }
 
 // ganesha serves a folder by NFS 4 on 127.0.0.1:2049, which guests on QEMU's
-// network reach as 10.0.2.2:2049. KATTEST_GANESHA_CONFIG is added to its
-// parameters, for one that is not installed in its places (Plugins_Dir).
+// network reach as 10.0.2.2:2049. It is nfs-ganesha of testdata/lock.json: nothing is
+// installed, and no server of the machine's own is started or asked.
 func ganesha(t *testing.T) (export string) {
 	t.Helper()
-	program, err := exec.LookPath("ganesha.nfsd")
-	if err != nil {
-		t.Skip("no NFS server that runs without a kernel's is installed: nfs-ganesha, nfs-ganesha-vfs")
-	}
 	if os.Getuid() != 0 {
 		t.Skip("nfs-ganesha opens files by their handles, which root alone may")
 	}
+	if free, err := net.Listen("tcp", "127.0.0.1:2049"); err != nil {
+		t.Skipf("guests mount from NFS' own port alone, and this machine uses it: %v", err)
+	} else {
+		free.Close()
+	}
+	line, err := locked("nfs", "usr/bin/ganesha.nfsd", "usr/lib/ganesha", "usr/lib/x86_64-linux-gnu/libnfsidmap")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plugins := filepath.Join(filepath.Dir(line[0]), "ganesha")
 	dir := t.TempDir()
 	export = filepath.Join(dir, "export")
 	if err := os.Mkdir(export, 0o777); err != nil {
 		t.Fatal(err)
 	}
 	config := fmt.Sprintf(`
-NFS_CORE_PARAM { NFS_Port = 2049; Protocols = 4; Bind_addr = 127.0.0.1; Enable_NLM = false; Enable_RQUOTA = false; %s }
+NFS_CORE_PARAM { NFS_Port = 2049; Protocols = 4; Bind_addr = 127.0.0.1; Enable_NLM = false; Enable_RQUOTA = false; Plugins_Dir = "%s"; allow_set_io_flusher_fail = true; }
 NFSv4 { Graceless = true; RecoveryRoot = "%s"; Only_Numeric_Owners = true; }
 EXPORT { Export_Id = 1; Path = %s; Pseudo = /export; Access_Type = RW; Squash = No_Root_Squash; SecType = sys; Protocols = 4; Transports = TCP; FSAL { Name = VFS; } }
-`, os.Getenv("KATTEST_GANESHA_CONFIG"), dir, export)
+`, plugins, dir, export)
 	file := filepath.Join(dir, "ganesha.conf")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	log := &buffer{}
-	cmd := exec.Command(program, "-F", "-f", file, "-L", "STDOUT", "-p", filepath.Join(dir, "pid"))
+	cmd := exec.Command(line[0], append(line[1:], "-F", "-f", file, "-L", "STDOUT", "-p", filepath.Join(dir, "pid"))...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -20,7 +20,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kraudcloud/kattest/internal/e2e/layout"
+	"github.com/kraudcloud/kattest/internal/e2e/stage"
 	"github.com/kraudcloud/kattest/launcher"
 	"github.com/kraudcloud/kattest/launcher/simpsp"
 	"github.com/kraudcloud/kattest/launcher/vm"
@@ -52,11 +52,6 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	// The user's own index of VMs is left alone.
-	if err := os.Setenv("XDG_STATE_HOME", filepath.Join(dir, "state")); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
 	if err := s.make(dir); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e: setting up:", err)
 		return 1
@@ -65,40 +60,13 @@ func testMain(m *testing.M) int {
 }
 
 func (s *suite) make(dir string) error {
-	path := func(name string) string { return filepath.Join(dir, name) }
-	*s = suite{
-		bin: path("bin"), stack: path("stack"), layout: path("layout"), psp: path("psp"),
-		key: path("release.key"), pub: path("release.pub"), other: path("other.pub"), release: path("release.sigstore.json"),
-	}
-	build := []string{s.bin + "/kattest", "build", "--out", s.stack}
-	if built := os.Getenv("KATTEST_STACK"); built != "" {
-		s.stack, build = built, []string{"true"}
-	}
-	root, err := filepath.Abs("../..")
+	made, err := stage.New(dir, "kattest", "kattest-keyless", "kattest-log", "cradle-snp")
 	if err != nil {
 		return err
 	}
-	for _, command := range [][]string{
-		{"go", "build", "-o", s.bin + "/", "./cmd/kattest", "./cmd/kattest-keyless", "./cmd/kattest-log", "./cmd/cradle-snp"},
-		build,
-		{"go", "build", "-trimpath", "-ldflags=-s -w", "-o", path("workload"), "./internal/e2e/workload"},
-		{"openssl", "genpkey", "-quiet", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", s.key},
-		{"openssl", "pkey", "-in", s.key, "-pubout", "-out", s.pub},
-		{"openssl", "genpkey", "-quiet", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", path("other.key")},
-		{"openssl", "pkey", "-in", path("other.key"), "-pubout", "-out", s.other},
-		{s.bin + "/kattest", "measure", "--stack", s.stack, "--vcpus", "1", "--cpu", "EPYC-v4", "--sign", s.key, "--bundle", s.release},
-	} {
-		cmd := exec.Command(command[0], command[1:]...)
-		cmd.Dir = root
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w\n%s", strings.Join(command, " "), err, out)
-		}
-	}
-	if _, err := simpsp.Load(s.psp); err != nil {
-		return err
-	}
-	return layout.Write(s.layout, path("workload"))
+	*s = suite{bin: made.Bin, stack: made.Stack, layout: made.Layout, psp: made.PSP, key: made.Key, pub: made.Pub, release: made.Release}
+	_, s.other, err = made.KeyPair("other")
+	return err
 }
 
 // result is how a command ended.

@@ -53,10 +53,22 @@ func do(args []string) error {
 		return exec.Command("/bin/workload", "exit", "0").Start()
 	case "flood":
 		return flood()
+	case "exhaust":
+		exhaust(args[0])
+	case "take":
+		return take(args[0])
+	case "strike":
+		return strike()
+	case "show":
+		return show(args[0], args[1])
+	case "lines":
+		return lines(args[0])
 	case "serve":
 		return serve(args[0])
 	case "bounds":
 		return bounds()
+	case "places":
+		return places(args[0], args[1:])
 	case "told":
 		return told(args[0], args[1], args[2])
 	case "store":
@@ -205,6 +217,20 @@ func flood() error {
 	return nil
 }
 
+// lines prints so many lines of 100 bytes, with their numbers from 1 on.
+func lines(count string) error {
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		return err
+	}
+	w := bufio.NewWriter(os.Stdout)
+	for i := range n {
+		fmt.Fprintf(w, "%9d %s\n", i+1, strings.Repeat("x", 89))
+	}
+	return w.Flush()
+}
+
+// Bounds are what the process is bounded by.
 type Bounds struct {
 	Seccomp, NoNewPrivs string // of /proc/self/status
 	Groups              []int
@@ -277,8 +303,11 @@ func told(file, variable, address string) error {
 
 // serve answers every connection with a line until it is told to stop, and
 // then exits with status 7.
-// Bounds are what the process is bounded by.
 func serve(address string) error {
+	return listenAndSay(address, func() string { return "hello from the guest\n" })
+}
+
+func listenAndSay(address string, what func() string) error {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return err
@@ -296,7 +325,7 @@ func serve(address string) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintln(conn, "hello from the guest")
+		fmt.Fprint(conn, what())
 		conn.Close()
 	}
 }
