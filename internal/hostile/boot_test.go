@@ -29,18 +29,20 @@ type lie struct {
 type family struct {
 	name string
 	lies []lie
+	runs bool // they are told to guests that run, by a test of their own
 }
 
 func families() []family {
 	return []family{
-		{"boot", bootLies()},
-		{"spec", specLies()},
-		{"spec disk", specDiskLies()},
-		{"root disk", rootDiskLies()},
-		{"ports", portLies()},
-		{"devices", deviceLies()},
-		{"psp", pspLies()},
-		{"reports", reportLies()},
+		{"boot", bootLies(), false},
+		{"spec", specLies(), false},
+		{"spec disk", specDiskLies(), false},
+		{"root disk", rootDiskLies(), false},
+		{"ports", portLies(), false},
+		{"devices", deviceLies(), false},
+		{"psp", pspLies(), false},
+		{"reports", reportLies(), true},
+		{"run", runLies(), true},
 	}
 }
 
@@ -60,8 +62,8 @@ func TestBoot(t *testing.T) {
 	t.Parallel()
 	dir := summon(t, nil, "read", "/data/blob")
 	for _, f := range families() {
-		if f.name == "reports" {
-			continue // of guests that run
+		if f.runs {
+			continue
 		}
 		for _, l := range f.lies {
 			t.Run(f.name+"/"+l.name, func(t *testing.T) {
@@ -92,6 +94,7 @@ func TestBoot(t *testing.T) {
 // table fits, the measurement is another: see internal/e2e.
 func bootLies() []lie {
 	const refused = "the firmware refused"
+	const nothing = "the firmware boots nothing"
 	flip := func(file string, at int) func(*host) error {
 		return func(h *host) error {
 			data, err := os.ReadFile(filepath.Join(vm.StackDir, file))
@@ -121,6 +124,21 @@ func bootLies() []lie {
 		{"command line with a key doubled", cmdline("lockdown=integrity", "lockdown=integrity lockdown=none"), refused},
 		{"command line without a key", cmdline(" lockdown=integrity", ""), refused},
 		{"hash in the table", table, refused},
+		{"emptied table", func(*host) error {
+			return rewrite("run/hashes.bin", func(b []byte) []byte { clear(b); return b })
+		}, nothing},
+		{"no table", func(h *host) error { return h.drop("loader,") }, nothing},
+		{"table of another form", func(*host) error {
+			return rewrite("run/hashes.bin", func(b []byte) []byte { b[0] ^= 1; return b })
+		}, nothing},
+		{"no kernel", func(h *host) error {
+			for _, value := range []string{filepath.Join(vm.StackDir, stack.Kernel), filepath.Join(vm.StackDir, stack.Initrd), "console=ttyS0"} {
+				if err := h.drop(value); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, refused},
 	}
 }
 

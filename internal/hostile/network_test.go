@@ -175,6 +175,7 @@ func lieToClients(t *testing.T, agent, another, spec string) {
 		return posing(&tls.Config{Certificates: []tls.Certificate{own}}, answer)
 	}
 	say := func(text, more string) func(int, net.Conn) { return pose(saying(text, more)) }
+	reused := strings.Repeat("00", 32) // the nonce of the answer that was kept
 	var asked bytes.Buffer
 	var mu sync.Mutex
 	const head = "HTTP/1.1 200 OK\r\n"
@@ -191,6 +192,8 @@ func lieToClients(t *testing.T, agent, another, spec string) {
 		{"TLS 1.2", posing(&old, silent), 4, "protocol version"},
 		{"no TLS", func(_ int, c net.Conn) { saying(ok(answer), "")(c) }, 4, "asking 127.0.0.1"},
 		{"evidence replayed", say(ok(answer), ""), 3, "replayed"},
+		{"evidence replayed to who reuses a nonce", say(ok(answer), ""), 3, "someone stands between"},
+		{"handed on to who reuses a nonce", func(_ int, c net.Conn) { handsOn(c, agent) }, 0, "SIMULATED VERIFIED"},
 		{"evidence cut off", say(ok(answer)[:len(answer)/2], ""), 4, "unexpected EOF"},
 		{"evidence of version 1", say(ok(bytes.Replace(answer, []byte("evidence.v2"), []byte("evidence.v1"), 1)), ""), 4, "mediaType"},
 		{"evidence with a member twice", say(ok(bytes.Replace(answer, []byte("{"), []byte(`{"nonce":"00",`), 1)), ""), 4, "stands twice"},
@@ -206,7 +209,11 @@ func lieToClients(t *testing.T, agent, another, spec string) {
 			if lie.name == "silence" {
 				patience = "5s"
 			}
-			run(t, kattest("attest", spec, "--timeout", patience, between(t, lie.serve))).want(t, lie.exit, lie.want)
+			args := []string{"--timeout", patience, between(t, lie.serve)}
+			if strings.HasSuffix(lie.name, "to who reuses a nonce") {
+				args = append(args, "--nonce", reused)
+			}
+			run(t, kattest("attest", spec, args...)).want(t, lie.exit, lie.want)
 		})
 	}
 	mu.Lock()

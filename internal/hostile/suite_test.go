@@ -21,7 +21,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kraudcloud/kattest/internal/e2e/layout"
+	"github.com/kraudcloud/kattest/internal/e2e/stage"
 	"github.com/kraudcloud/kattest/launcher"
 	"github.com/kraudcloud/kattest/launcher/simpsp"
 	"github.com/kraudcloud/kattest/launcher/vm"
@@ -64,52 +64,21 @@ func testMain(m *testing.M) int {
 }
 
 func (s *suite) make(dir string) error {
-	path := func(name string) string { return filepath.Join(dir, name) }
-	*s = suite{
-		bin: path("bin"), shim: path("shim"), stack: path("stack"), layout: path("layout"), psp: path("psp"),
-		key: path("release.key"), pub: path("release.pub"), release: path("release.sigstore.json"),
-		owner: path("owner.key"), ownerPub: path("owner.pub"), other: path("other.key"), otherPub: path("other.pub"),
-	}
-	build := []string{s.bin + "/kattest", "build", "--out", s.stack}
-	if built := os.Getenv("KATTEST_STACK"); built != "" {
-		s.stack, build = built, []string{"true"}
-	}
-	root, err := filepath.Abs("../..")
+	made, err := stage.New(dir, "kattest", "cradle-snp")
 	if err != nil {
 		return err
 	}
-	commands := [][]string{
-		{"go", "build", "-o", s.bin + "/", "./cmd/kattest", "./cmd/cradle-snp"},
-		build,
-		{"go", "build", "-trimpath", "-ldflags=-s -w", "-o", path("workload"), "./internal/e2e/workload"},
+	*s = suite{
+		bin: made.Bin, shim: filepath.Join(dir, "shim"), stack: made.Stack, layout: made.Layout, psp: made.PSP,
+		key: made.Key, pub: made.Pub, release: made.Release,
 	}
-	for _, pair := range [][2]string{{s.key, s.pub}, {s.owner, s.ownerPub}, {s.other, s.otherPub}} {
-		commands = append(commands,
-			[]string{"openssl", "genpkey", "-quiet", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", pair[0]},
-			[]string{"openssl", "pkey", "-in", pair[0], "-pubout", "-out", pair[1]})
-	}
-	commands = append(commands, []string{
-		s.bin + "/kattest", "measure", "--stack", s.stack, "--vcpus", "1", "--cpu", "EPYC-v4", "--sign", s.key, "--bundle", s.release,
-	})
-	for _, command := range commands {
-		cmd := exec.Command(command[0], command[1:]...)
-		cmd.Dir = root
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w\n%s", strings.Join(command, " "), err, out)
-		}
-	}
-	if _, err := simpsp.Load(s.psp); err != nil {
+	if s.owner, s.ownerPub, err = made.KeyPair("owner"); err != nil {
 		return err
 	}
-	if err := s.makeShim(); err != nil {
+	if s.other, s.otherPub, err = made.KeyPair("other"); err != nil {
 		return err
 	}
-	// The user's own index of VMs is left alone.
-	if err := os.Setenv("XDG_STATE_HOME", path("state")); err != nil {
-		return err
-	}
-	return layout.Write(s.layout, path("workload"))
+	return s.makeShim()
 }
 
 // makeShim makes this program QEMU to whoever looks for it in the folder.
@@ -214,6 +183,7 @@ func boot(t *testing.T, dir, lie string) (r result, console string) {
 
 // running is a guest that serves.
 type running struct {
+	dir   string // its folder
 	spec  string // its launch spec's file
 	agent string // its address
 }
@@ -234,7 +204,7 @@ func start(t *testing.T, dir, lie string) running {
 			if err := json.Unmarshal(data, &state); err != nil {
 				t.Fatal(err)
 			}
-			return running{filepath.Join(own, vm.SpecFile), state.Agent.String()}
+			return running{own, filepath.Join(own, vm.SpecFile), state.Agent.String()}
 		}
 		if !strings.Contains(said, lost) {
 			break
