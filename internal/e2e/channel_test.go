@@ -106,12 +106,13 @@ func TestStopWhileLocked(t *testing.T) {
 	g.stop(t).want(t, 5, "the host asked to stop before the container was started")
 }
 
-// connect runs kattest connect until it listens, and returns its local address.
-func connect(t *testing.T, g *guest, spec string, more ...string) (*exec.Cmd, string, *buffer) {
+// connect runs kattest connect until it listens, and returns its local address and what
+// it says.
+func connect(t *testing.T, g *guest, spec string) (cmd *exec.Cmd, address string, out, errors *buffer) {
 	t.Helper()
 	line := append([]string{"connect", g.state.Agent.String(), "-L", "0:8080"}, s.references(spec)...)
-	cmd := s.command("kattest", append(line, more...)...)
-	out, errors := &buffer{}, &buffer{}
+	cmd = s.command("kattest", line...)
+	out, errors = &buffer{}, &buffer{}
 	cmd.Stdout, cmd.Stderr = out, errors
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -120,12 +121,12 @@ func connect(t *testing.T, g *guest, spec string, more ...string) (*exec.Cmd, st
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if _, rest, ok := strings.Cut(out.String(), "listening on "); ok {
 			if address, _, ok := strings.Cut(rest, " for port 8080\n"); ok {
-				return cmd, address, errors
+				return cmd, address, out, errors
 			}
 		}
 	}
 	t.Fatalf("it does not listen: %s%s", out, errors)
-	return nil, "", nil
+	return nil, "", nil, nil
 }
 
 // A workload that listens on loopback alone is reached through the tunnel, once the
@@ -135,7 +136,7 @@ func TestConnect(t *testing.T) {
 	g := start(t, dir)
 	g.waitFor(t, "serving\n")
 	spec := dir + "/spec.json"
-	cmd, address, warnings := connect(t, g, spec)
+	cmd, address, out, warnings := connect(t, g, spec)
 	if got := hello(t, address); got != "hello from the guest\n" {
 		t.Errorf("the workload said %q", got)
 	}
@@ -166,6 +167,7 @@ func TestConnect(t *testing.T) {
 	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the second verdict", func() bool { return strings.Count(out.String(), "SIMULATED VERIFIED") == 2 })
 	if got := hello(t, address); got != "hello from the guest\n" {
 		t.Errorf("after SIGHUP the workload said %q", got)
 	}

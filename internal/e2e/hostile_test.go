@@ -19,7 +19,6 @@ import (
 	"github.com/kraudcloud/kattest/measure/stack"
 	"github.com/kraudcloud/kattest/reproducible/debian"
 	"github.com/kraudcloud/kattest/reproducible/fetch"
-	"github.com/kraudcloud/kattest/reproducible/lock"
 )
 
 // hostQEMU is an environment in which QEMU gets arguments of the host's besides
@@ -223,21 +222,10 @@ func TestKernelRefusesRegistersInMemory(t *testing.T) {
 	}
 }
 
-// debiansKernel brings the kernel of testdata/lock.json from the cache that
-// kattest build uses, from the folders of KATTEST_INPUTS, or from this machine's
-// mirrors.
+// debiansKernel is the kernel of testdata/lock.json.
 func debiansKernel(t *testing.T) string {
 	t.Helper()
-	l, err := lock.Load("testdata/lock.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	user, err := os.UserCacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := &fetch.Fetcher{Cache: filepath.Join(user, "kattest"), Folders: filepath.SplitList(os.Getenv("KATTEST_INPUTS"))}
-	deb, err := f.Get(t.Context(), l.Inputs[0])
+	debs, err := fetched(t.Context(), "debian-kernel")
 	if _, gone := errors.AsType[*fetch.UnavailableError](err); gone {
 		t.Skipf("Debian's mirrors keep the newest kernel alone (kattest lock internal/e2e/testdata/lock.json), and KATTEST_INPUTS has no older one: %v", err)
 	}
@@ -245,15 +233,15 @@ func debiansKernel(t *testing.T) string {
 		t.Fatal(err)
 	}
 	var kernel bytes.Buffer
-	err = debian.Walk(t.Context(), deb, func(hdr *tar.Header, r io.Reader) error {
+	err = debian.Walk(t.Context(), debs[0], func(hdr *tar.Header, r io.Reader) error {
 		if !strings.Contains(hdr.Name, "boot/vmlinuz-") {
 			return nil
 		}
 		_, err := io.Copy(&kernel, r)
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
+	if err != nil || kernel.Len() == 0 {
+		t.Fatalf("a kernel of %d bytes: %v", kernel.Len(), err)
 	}
 	file := filepath.Join(t.TempDir(), "vmlinuz")
 	if err := os.WriteFile(file, kernel.Bytes(), 0o600); err != nil {

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -10,10 +11,9 @@ import (
 	"github.com/kraudcloud/kattest/reproducible/lock"
 )
 
-// locked unpacks a set of testdata/lock.json, and returns the beginning of a command
-// line for one of its programs, with the set's own C library and those in the folders
-// named. Nothing is installed.
-func locked(set, program string, libraries ...string) ([]string, error) {
+// fetched brings a set of testdata/lock.json from the cache that kattest build uses,
+// from the folders of KATTEST_INPUTS, or from this machine's mirrors.
+func fetched(ctx context.Context, set string) (debs []string, err error) {
 	l, err := lock.Load("testdata/lock.json")
 	if err != nil {
 		return nil, err
@@ -22,8 +22,20 @@ func locked(set, program string, libraries ...string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	inputs := l.Set(set)
+	if len(inputs) == 0 {
+		return nil, fmt.Errorf("testdata/lock.json has no set %s", set)
+	}
+	f := &fetch.Fetcher{Cache: filepath.Join(user, "kattest"), Folders: filepath.SplitList(os.Getenv("KATTEST_INPUTS"))}
+	return f.GetAll(ctx, inputs)
+}
+
+// locked unpacks a set of testdata/lock.json, and returns the beginning of a command
+// line for one of its programs, with the set's own C library and those in the folders
+// named. Nothing is installed.
+func locked(set, program string, libraries ...string) ([]string, error) {
 	ctx := context.Background()
-	debs, err := (&fetch.Fetcher{Cache: filepath.Join(user, "kattest")}).GetAll(ctx, l.Set(set))
+	debs, err := fetched(ctx, set)
 	if err != nil {
 		return nil, err
 	}
