@@ -178,9 +178,7 @@ func TestConnect(t *testing.T) {
 		}
 		conn.Close()
 	}
-	if !strings.Contains(warnings.String(), "port 8080: ") {
-		t.Errorf("warnings: %s", warnings)
-	}
+	eventually(t, "a warning", func() bool { return strings.Contains(warnings.String(), "port 8080: ") })
 	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
