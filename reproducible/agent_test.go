@@ -115,7 +115,7 @@ func TestAgentIsReproducible(t *testing.T) {
 		settings[s.Key] = s.Value
 	}
 	want := map[string]string{
-		"-buildmode": "exe", "-compiler": "gc", "-trimpath": "true",
+		"-buildmode": "exe", "-compiler": "gc", "-trimpath": "true", "-tags": "nethttpomithttp2",
 		"CGO_ENABLED": "0", "GOARCH": "amd64", "GOOS": "linux", "GOAMD64": "v1",
 	}
 	for key, value := range want {
